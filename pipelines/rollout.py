@@ -94,7 +94,7 @@ def _rollout(config: RolloutConfig, part: tuple[int, int] | None, device: torch.
             f"Expected one process with a global emulator at the boundary, got {share[1]}; roll that emulator out first and "
             "give its store as rollout.boundary.store"
         )
-    boundary, nudged, told = boundary_of(config, first, dataset, Forecasts(inits, step, steps))
+    boundary, nudged, told = boundary_of(config, models.stages(), dataset, Forecasts(inits, step, steps))
 
     def made(steppers: Sequence[Stepper], output: Path, ensemble=None, offsets: Mapping = config.offsets) -> Forecaster:
         sea = sea_of(config, steppers[0].at(1), dataset, length, ensemble, output)
@@ -159,12 +159,18 @@ def sea_of(
 
 
 def boundary_of(
-    config: RolloutConfig, model: Stepper, dataset: xr.Dataset, forecasts: Forecasts, check_only: bool = False
+    config: RolloutConfig,
+    models: Sequence[Stepper],
+    dataset: xr.Dataset,
+    forecasts: Forecasts,
+    check_only: bool = False,
 ) -> tuple[Boundary | None, NudgedBy | None, dict]:
     """Driving data of a limited area, as far as the forecasts go, and what of them nudges states; see `driven`.
 
-    `check_only`: nothing is made for them.
+    Args:
+      models: that take turns, those of cascades one by one. check_only: nothing is made for them.
     """
+    model = models[0]
     asked = config.boundary and DrivingOptions.of(config.boundary.model_dump())
     if model.layout.border is not None and (config.long_run_days or config.long_run_lead):
         raise ValueError(
@@ -174,7 +180,7 @@ def boundary_of(
         boundary, told = check_driving(asked, model, grid_of(dataset), forecasts), {}
     else:
         boundary, told = driven(asked, model, grid_of(dataset), forecasts, config.output)
-    return boundary, nudged_by(asked, model, boundary, forecasts.step.seconds), told
+    return boundary, nudged_by(asked, models, boundary, forecasts.step.seconds, forecasts.inits[0]), told
 
 
 def _check_weights(config: RolloutConfig) -> None:
@@ -236,6 +242,7 @@ def check(config: RolloutConfig, made: set[Path]) -> str:
         sea_of(config, models.first, dataset, length).check(inits)
     if layout.border is not None or config.boundary is not None:
         forecasts = Forecasts(inits, TimeStep.of(dataset).times(length), steps)
-        boundary_of(config, load_model(config.checkpoint, "cpu"), dataset, forecasts, check_only=True)
+        stages = [load_model(path, "cpu") for path in checkpoints_of(config)]
+        boundary_of(config, stages, dataset, forecasts, check_only=True)
     count = len(inits)
     return f"{count} forecasts of {config.lead or f'{config.lead_days:g} days'} into {config.output}"

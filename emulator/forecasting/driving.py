@@ -12,6 +12,7 @@ import xarray as xr
 
 from emulator.data.boundary import Boundary
 from emulator.forecasting.forecaster import Forecaster
+from emulator.forecasting.nudging import nudged_variables
 from emulator.forecasting.options import DrivingOptions, ThinOptions, driving_store
 from emulator.forecasting.schedule import Schedule
 from emulator.forecasting.writing import Output, in_memory, write
@@ -83,7 +84,9 @@ def driven(
         "grid": boundary.grid.describe(),
         "delay_hours": options.delay_hours,
     }
-    record |= {"nudging": dataclasses.asdict(options.nudging)} if options.nudging else {}
+    if options.nudging:
+        names = nudged_variables(options.nudging, model, boundary)
+        record["nudging"] = dataclasses.asdict(options.nudging) | {"variables": names}
     return boundary, {"boundary": json.dumps(record, sort_keys=True)}
 
 

@@ -96,7 +96,7 @@ class NudgingOptions(Options):
     length_km: float = option(about="of the shortest wave that is drawn; waves below it are the domain's own", above=0)
     hours: float = option(about="in which a departure falls to 1/e; 0: it is taken off whole at every step", minimum=0)
     variables: tuple[str, ...] | None = option(
-        None, "which; None: those of the boundary that the state has on the same levels"
+        None, "which; None: those of the boundary that the state has on the same levels (with winds on a map: refused)"
     )
 
 

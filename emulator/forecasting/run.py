@@ -109,7 +109,7 @@ def forecast(
     driving = DrivingOptions.of(boundary) if isinstance(boundary, Mapping) else boundary
     forecasts = Forecasts(times, forecaster.forcing.step, steps)
     outside, told = driven(driving, models.first, forecaster.forcing.grid, forecasts, output and Path(output))
-    forecaster.driven_by(outside, nudged_by(driving, models.first, outside, forecasts.step.seconds))
+    forecaster.driven_by(outside, nudged_by(driving, models.stages(), outside, forecasts.step.seconds, times[0]))
     attributes |= told
     if output is None:
         return in_memory(forecaster, times, schedule, attributes, thin)

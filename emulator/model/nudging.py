@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from emulator.model.stepper import Stepper, StepResult
+from emulator.planet.frame import part_of
 from emulator.planet.grid import Grid
 from emulator.planet.plane_waves import waves_of
 
@@ -24,17 +25,26 @@ class Nudging(nn.Module):
     Args:
       domain: a box or a map. channels: of the state, that driving states have in this order.
       length: of the shortest wave that is drawn, m. share: of the departure that a step takes off, 0 to 1.
-      free: cells that may change, of the domain's shape, bool; those that a boundary prescribes may not.
-    Raises `ValueError` for a length below two cells, and one that only the mean of the domain has.
+      free: cells that may change, all between some rows and columns, of the domain's shape, bool; those that a boundary
+        prescribes may not, and the waves are those of the cells that may alone.
+    Raises `ValueError` for fewer than two rows or columns that may change, for a length that is not above the shortest wave,
+    which runs across both rows and columns (1.4 cells where these are squares), and for one that only the mean has.
     """
 
     def __init__(self, domain: Grid, channels: Sequence[int], length: float, share: float, free: np.ndarray):
         super().__init__()
-        north, east, wavelength = waves_of(domain)
+        self.rows, self.columns = (slice(*np.flatnonzero(free.any(axis))[[0, -1]] + (0, 1)) for axis in (1, 0))
+        if min(free[self.rows, self.columns].shape) < 2:
+            raise ValueError(
+                "Expected two rows and columns or more that the boundary leaves of the domain for nudging, got "
+                f"{' x '.join(map(str, free[self.rows, self.columns].shape))}"
+            )
+        inner = part_of(domain, self.rows, self.columns)
+        north, east, wavelength = waves_of(inner)
         shortest, longest = wavelength.min(), np.partition(wavelength.ravel(), -2)[-2]
         if not shortest < length <= longest:
             raise ValueError(
-                f"Expected nudging.length_km above {shortest / 1e3:.0f}, the shortest wave of {domain.describe()}, and up to "
+                f"Expected nudging.length_km above {shortest / 1e3:.0f}, the shortest wave of {inner.describe()}, and up to "
                 f"{longest / 1e3:.0f}, its longest, got {length / 1e3:g}"
             )
         self.share = share
@@ -46,11 +56,12 @@ class Nudging(nn.Module):
     def forward(self, state: Tensor, driving: Tensor) -> Tensor:
         """`(batch, channel, *space)` and `(batch, nudged channel, *space)`, physical units -> the state nudged."""
         own = state[:, self.channels]
-        nudged = own + self.share * self.large(driving - own)
-        return state.index_copy(1, self.channels, torch.where(self.free, nudged, own))
+        nudged, inner = own.clone(), (..., self.rows, self.columns)
+        nudged[inner] += self.share * self.large((driving - own)[inner])
+        return state.index_copy(1, self.channels, nudged)
 
     def large(self, fields: Tensor) -> Tensor:
-        """What of fields `(..., *space)` is as long as the length or longer."""
+        """What of fields `(..., row, column)`, of the cells that may change, is as long as the length or longer."""
         waves = self.kept * (self.north @ fields @ self.east.T)
         return self.north.T @ waves @ self.east
 

@@ -7,13 +7,13 @@ frame are seen and never predicted.
 """
 
 import dataclasses
-from collections import Counter
+from collections import defaultdict
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emulator.data.border import Border
+from emulator.data.border import VERSION, Border, same_levels
 from emulator.networks.signature import Channel, Signature
 from emulator.planet.frame import Frame
 
@@ -24,7 +24,7 @@ class FramedInputs:
 
     Attributes:
       state: for every channel of the boundary at one time that of the input which is the same variable and level, newest
-        time; -1 for none, and where the variable has another number of levels.
+        time; -1 for none, and where the variable has another number of levels, or lies on others.
       inputs: channels of the domain's map. count: channels of the boundary at one time.
     """
 
@@ -35,8 +35,15 @@ class FramedInputs:
     def of(cls, signature: Signature, border: Border) -> "FramedInputs":
         """By what the channels are."""
         known = {(c.name, c.level): n for n, c in enumerate(signature.inputs) if c.role == "state" and not c.time}
-        levels = Counter(name for name, _ in known)
-        alike = {n for n, count in zip(border.names, border.levels, strict=True) if levels[n] == max(1, count)}
+        places: dict[str, list] = defaultdict(list)
+        for (name, _), n in known.items():
+            places[name].append(signature.inputs[n].at)
+
+        def is_alike(name: str, count: int) -> bool:
+            own = [] if None in places[name] else places[name]
+            return len(places[name]) == max(1, count) and same_levels(border.at_of(name), own)
+
+        alike = {name for name, count in zip(border.names, border.levels, strict=True) if is_alike(name, count)}
         found = [known.get((c.name, c.level), -1) if c.name in alike else -1 for c in boundary_channels(border)]
         return cls(tuple(found), len(signature.inputs))
 
@@ -49,8 +56,26 @@ def boundary_channels(border: Border) -> list[Channel]:
     """The channels of a boundary at one time."""
     found = []
     for name, levels in zip(border.names, border.levels, strict=True):
-        found += [Channel(name, "forcing", level) for level in range(levels)] or [Channel(name, "forcing")]
+        at = border.at_of(name) or [None] * levels
+        found += [Channel(name, "forcing", level, at[level]) for level in range(levels)] or [Channel(name, "forcing")]
     return found
+
+
+def check_version(inputs: FramedInputs, border: Border, by_variable: bool) -> None:
+    """Raises `ValueError` for a network of an older version that would be given other channels now.
+
+    `by_variable`: whether it treats channels by variable.
+    """
+    if border.version >= VERSION or not (by_variable or -1 in inputs.state):
+        return
+    why = (
+        "took the state outside for that of the domain"
+        if by_variable
+        else "was given other channels of driving variables which the state lacks, or has on other levels"
+    )
+    raise ValueError(
+        f"Expected a boundary of version {VERSION}, got one of version {border.version}, which {why}; train anew"
+    )
 
 
 def widened(signature: Signature, border: Border) -> Signature:
@@ -61,7 +86,7 @@ def widened(signature: Signature, border: Border) -> Signature:
     """
     found, inputs = FramedInputs.of(signature, border).state, signature.inputs
     pairs = list(zip(boundary_channels(border), found, strict=True))
-    end = [dataclasses.replace(c, name=f"{c.name}@boundary", at=inputs[n].at if n >= 0 else None) for c, n in pairs]
+    end = [dataclasses.replace(c, name=f"{c.name}@boundary", at=inputs[n].at if n >= 0 else c.at) for c, n in pairs]
     start = [dataclasses.replace(c, name=f"{c.name}@boundary_start") for c, n in pairs if n < 0]
     more = *end, *start, Channel("frame", "mask")
     return dataclasses.replace(signature, inputs=(*signature.inputs, *more))

@@ -163,19 +163,20 @@ def patch_codes(
 
 
 def _patched(grid: Grid, patch: int, more) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Latitude and longitude in the middle of every patch, and its area, each `(row, column)` or broadcast to that."""
+    """Latitude and longitude in the middle of every patch, and its share of the sphere, `(row, column)` or so broadcast."""
 
     def cells(values):
         """`(row, cell, column, cell)` of patches."""
         return values.reshape(values.shape[0] // patch, patch, values.shape[1] // patch, patch)
 
-    if grid.is_global():
-        rows = np.pad(np.arange(grid.shape[0]), more[0], mode="reflect" if grid.has_poles else "symmetric")
-        latitude = grid.latitude[rows].reshape(-1, patch).mean(1)
-        longitude = grid.longitude.reshape(-1, patch).mean(1)
-        return latitude[:, None], longitude[None], cells(grid.area[rows]).sum((1, 3))
+    if grid.has_rows:
+        mode = "edge" if not grid.is_global() else "reflect" if grid.has_poles else "symmetric"
+        rows, columns = (np.pad(np.arange(size), n, mode=mode) for size, n in zip(grid.shape, more, strict=True))
+        latitude, longitude = grid.latitude[rows].reshape(-1, patch).mean(1), grid.longitude[columns]
+        longitude = longitude.reshape(-1, patch).mean(1) % 360
+        return latitude[:, None], longitude[None], cells(grid.cell_area[np.ix_(rows, columns)]).sum((1, 3))
     north, east = (np.radians(np.pad(angle, more, mode="edge")) for angle in grid.mesh())
     directions = np.cos(north) * np.cos(east), np.cos(north) * np.sin(east), np.sin(north)
-    x, y, z = (cells(part).sum((1, 3)) for part in directions)  # a mean of longitudes would not do across Greenwich
+    x, y, z = (cells(part).sum((1, 3)) for part in directions)  # longitudes may jump at Greenwich within a row
     latitude, longitude = np.degrees(np.arctan2(z, np.hypot(x, y))), np.degrees(np.arctan2(y, x)) % 360
-    return latitude, longitude, cells(np.pad(grid.area, more, mode="edge")).sum((1, 3))
+    return latitude, longitude, cells(np.pad(grid.cell_area, more, mode="edge")).sum((1, 3))

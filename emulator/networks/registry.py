@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from emulator.data.border import Border
-from emulator.networks.framed import Framed, FramedInputs, widened
+from emulator.networks.framed import Framed, FramedInputs, check_version, widened
 from emulator.networks.signature import Signature
 from emulator.options import Options
 from emulator.parallel.space import ALONE, Space
@@ -113,6 +113,7 @@ def build(
             more |= {"boundary": frame and frame.points, "boundary_channels": border.channels if border else 0}
         elif frame is not None:
             framed = FramedInputs.of(signature, border)
+            check_version(framed, border, by_variable=NETWORKS[kind].signature)
             signature, grid = widened(signature, border), frame.whole
             inputs = len(signature.inputs)
         more |= {"signature": signature} if NETWORKS[kind].signature else {}

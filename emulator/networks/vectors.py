@@ -25,6 +25,11 @@ from emulator.sphere.tables import Plan, coefficient_order
 PAIRS = (("u_component_of", "v_component_of"), ("eastward", "northward"), ("zonal", "meridional"))
 
 
+def is_component(name: str) -> bool:
+    """Whether a variable is a component of a vector, as its name tells."""
+    return any(word in name for pair in PAIRS for word in pair)
+
+
 def wind_pairs(channels: Sequence[Channel]) -> list[tuple[int, int]]:
     """Positions of the eastward and the northward component of every vector, as the variables' names tell them.
 

@@ -68,6 +68,13 @@ class Frame:
         return free
 
 
+def part_of(domain: Grid, rows: slice, columns: slice) -> Grid:
+    """Some of the rows and columns of a box or a map, two or more of each."""
+    if domain.kind == "projected":
+        return Grid.projected(domain.x[columns], domain.y[rows], domain.mapping)
+    return Grid.from_coordinates(domain.latitude[rows], domain.longitude[columns])
+
+
 def cells_to_border(grid: Grid) -> np.ndarray:
     """How many cells lie between each cell of a box or a map and the nearest side, of the grid's shape: 0 at the side."""
     nearest = [np.minimum(np.arange(size), np.arange(size)[::-1]) for size in grid.shape]

@@ -1,15 +1,18 @@
 """The boundary of a limited area in a training: what of it is taken, and whether it is there at all times."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import xarray as xr
 
-from emulator.data.border import Border
+from emulator.data.border import Border, same_levels
 from emulator.data.boundary import Boundary
 from emulator.data.channels import Channels, Layout
 from emulator.data.samples import Samples
 from emulator.planet.frame import cells_over
 from emulator.planet.grid import Grid
 from emulator.store.analysis import open_analysis
-from emulator.store.schema import grid_of
+from emulator.store.schema import grid_of, levels_at
 from emulator.training.options import BoundaryOptions, TrainOptions
 
 
@@ -27,8 +30,23 @@ def border_of(options: BoundaryOptions, layout: Layout, domain: Grid) -> Border:
                 f"Expected all prognostic variables on their own levels for a boundary inside the domain, {options.store} "
                 f"gives {wrong[0]} {_on(given.get(wrong[0]))}, the domain has it {_on(levels[wrong[0]])}"
             )
+        for name in own.names:
+            _check_places(name, levels_at(store, name), layout.at.get(name) or (), options.store)
     width = options.width if options.width_degrees is None else cells_over(domain, options.width_degrees)
-    return Border(found.names, found.levels, width, options.place)
+    at = tuple(levels_at(store, name) for name in found.names)
+    return Border(found.names, found.levels, width, options.place, at)
+
+
+def _check_places(name: str, given: Sequence[float], own: Sequence[float], store: Path) -> None:
+    if not same_levels(given, own):
+        raise ValueError(
+            f"Expected {name} on the domain's own levels for a boundary inside the domain, {_values(own)}, {store} has it on "
+            f"{_values(given)}"
+        )
+
+
+def _values(levels: Sequence[float]) -> str:
+    return ", ".join(f"{level:g}" for level in levels)
 
 
 def _on(levels: int | None) -> str:

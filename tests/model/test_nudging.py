@@ -65,12 +65,27 @@ def test_a_departure_falls_to_its_e_th_part_in_the_hours_asked_for():
     assert share_of(0, 3600) == 1
 
 
-def test_cells_that_a_boundary_prescribes_keep_their_bits():
-    free = np.ones(BOX.shape, bool)
-    free[:2] = False
-    made, state = nudging(BOX, 2.5e6, free=free), states(BOX)
-    found = made(state, states(BOX, 1)[:, :2])
-    assert torch.equal(found[..., :2, :], state[..., :2, :]) and not torch.equal(found, state)
+@pytest.mark.parametrize(("grid", "length"), [(BOX, 2.5e6), (ZONE, 6e6), (MAP, 7e5)], ids=["box", "zone", "map"])
+def test_cells_that_a_boundary_prescribes_keep_their_bits_and_the_long_waves_of_the_others_are_the_driving_ones(
+    grid, length
+):
+    """A frame that differs, such as one of another time, adds nothing to the waves of the cells that it leaves."""
+    free = np.zeros(grid.shape, bool)
+    inner = slice(2, -2), slice(None) if grid is ZONE else slice(2, -2)
+    free[inner] = True
+    made, state, driving = nudging(grid, length, free=free), states(grid), states(grid, 1)[:, :2]
+    found = made(state, driving)
+    frame = torch.from_numpy(~free)
+    assert torch.equal(found[..., frame], state[..., frame])
+    left = [made.large((driving - one[:, [2, 0]])[..., *inner]) for one in (state, found)]
+    assert left[1].abs().max() < 1e-6 < 0.1 < left[0].abs().max()
+
+
+def test_a_frame_that_leaves_a_row_is_refused():
+    free = np.zeros(BOX.shape, bool)
+    free[5, 2:-2] = True
+    with pytest.raises(ValueError, match="two rows and columns or more .* got 1 x 16"):
+        nudging(BOX, 2.5e6, free=free)
 
 
 def test_waves_are_orthonormal_and_as_long_as_they_are():

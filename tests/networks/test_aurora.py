@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from emulator.networks.aurora import Aurora, AuroraOptions
 from emulator.networks.edges import SPHERE, Edges
 from emulator.networks.fourier import expand, harmonics, wavelengths
-from emulator.networks.latent_levels import LEADS, YEAR
+from emulator.networks.latent_levels import LEADS, YEAR, patch_codes
 from emulator.networks.registry import NetworkError, build
 from emulator.networks.signature import Channel, Signature
 from emulator.networks.swin3d import Merging, Splitting, SwinDesign, Tokens, make_stages, run_stages
@@ -48,6 +48,24 @@ def made(told=None, options=SMALL, grid=GRID, seed=0, **more):
 
 def fields(net, batch=2, seed=1):
     return torch.randn(batch, net.in_channels, *net.shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_patches_of_a_box_have_the_codes_of_the_same_cells_on_the_globe_and_those_of_a_map_their_size():
+    globe, patch, width = Grid.equiangular(24, 48), 2, 16
+    latitude, longitude = globe.latitude[4:14], np.arange(-15.0, 40.0, 7.5)  # across Greenwich
+    box = Grid.from_coordinates(latitude, longitude)
+    none = ((0, 0), (0, 0))
+    rows, columns = slice(2, 7), np.arange(-1, 3)  # patches
+    for found, whole in zip(patch_codes(box, patch, none, width), patch_codes(globe, patch, none, width), strict=True):
+        same = whole.unflatten(0, (12, 24))[rows][:, columns].flatten(0, 1)
+        assert_close(found, same, rtol=0, atol=1e-7)
+    x = np.arange(8) * 5e4
+    area = Grid.projected(x, -x, {
+        "grid_mapping_name": "lambert_azimuthal_equal_area", "latitude_of_projection_origin": 50.0,
+        "longitude_of_projection_origin": 0.0, "earth_radius": 6371e3,
+    })  # fmt: skip
+    sizes = expand(torch.full((16,), 100.0, dtype=torch.float64), wavelengths(1.0, 4e4, 8, "cpu"))
+    assert_close(patch_codes(area, patch, none, width)[1], sizes, rtol=0, atol=0.1)
 
 
 REGION, ZONE = Edges(round=False, open=True), Edges(open=True)

@@ -210,6 +210,22 @@ def test_the_check_takes_nudging_and_refuses_a_length_that_the_domain_has_no_wav
     assert not output.exists() and not output.with_name("nudged-driving.zarr").exists()
 
 
+def test_the_check_of_nudging_reads_a_driving_state_inside_the_domain(world, trained, tmp_path, capsys):
+    """Which the boundary alone would not need."""
+    dataset = globe(40)
+    dataset["temperature"][:, 0, 8, 14] = np.nan
+    path = write_store(tmp_path, dataset)
+    driving, nudging = f"store: {path}", "nudging: {length_km: 6000, hours: 6}"
+    assert main(["rollout", str(trained), "--check", f"rollout.boundary={{{driving}}}"]) == 0
+    assert main(["rollout", str(trained), "--check", f"rollout.boundary={{{driving}, {nudging}}}"]) != 0
+    text = " ".join(capsys.readouterr().err.split())
+    assert (
+        "whole domain of 9 x 11 box" in text
+        and "lacks some of temperature[0]" in text
+        and "latitude 0, longitude 146.25" in text
+    )
+
+
 DRIVING = {
     "a variable": (lambda d: d.drop_vars("temperature"), "Expected temperature at the boundary"),
     "cells": (lambda d: d.isel(latitude=slice(2, 14), longitude=slice(7, 20)), "that cover the boundary"),
@@ -227,7 +243,7 @@ def test_the_check_refuses_driving_data_that_do_not_do(world, trained, tmp_path,
 
 @slow
 def test_a_map_with_driving_data_on_a_globe_goes_from_ingest_to_scores(world, tmp_path):
-    """A Lambert domain whose winds and rows lie askew to those of the store that drives it."""
+    """A Lambert domain whose rows lie askew to those of the store that drives it, without winds."""
     lambert().to_netcdf(tmp_path / "lambert.nc")
     path = experiment(world, tmp_path, "unet", 2)
     raw = yaml.safe_load(path.read_text())

@@ -17,8 +17,10 @@ def sentences(**more):
 
 
 @pytest.mark.parametrize(("kind", "perfect"), [("analysis", True), ("forecast", False), ("emulator", False)])
-def test_forecasts_that_are_nudged_say_so_and_whether_to_the_truth(kind, perfect):
+def test_forecasts_that_are_nudged_say_in_what_how_fast_and_whether_to_an_analysis(kind, perfect):
     assert len(sentences(kind=kind)) == 1
-    _, said = sentences(kind=kind, nudging={"length_km": 2000.0, "hours": 6.0, "variables": None})
-    assert "2000 km" in said and "within 6 h" in said and ("the truth's" in said) == perfect
-    assert "at every step" in sentences(kind=kind, nudging={"length_km": 2000.0, "hours": 0.0})[1]
+    asked = {"length_km": 2000.0, "hours": 6.0, "variables": ["temperature", "surface_pressure"]}
+    _, said = sentences(kind=kind, nudging=asked)
+    assert "2000 km and more in temperature, surface pressure are" in said and "a departure falls to 1/e in 6 h" in said
+    assert ("those of an analysis at its valid times" in said) == perfect and "truth" not in said
+    assert "whole at every step" in sentences(kind=kind, nudging=asked | {"hours": 0.0})[1]

@@ -163,11 +163,18 @@ def _boundaries(view):
         }
         sentences.append(texts[record["kind"]])
         if nudged := record.get("nudging"):
-            how = f"within {nudged['hours']:g} h" if nudged["hours"] else "at every step"
-            perfect = " They are then the truth's at their valid times." if record["kind"] == "analysis" else ""
+            how = (
+                f"so that a departure falls to 1/e in {nudged['hours']:g} h"
+                if nudged["hours"]
+                else "whole at every step"
+            )
+            names = ", ".join(variable_name(name).lower() for name in nudged["variables"])
+            known = ""
+            if record["kind"] == "analysis":
+                known = " They are then those of an analysis at its valid times, which a real forecast does not know."
             sentences.append(
-                f"{name} is nudged: its waves of {nudged['length_km']:g} km and more are drawn to the driving data's inside "
-                f"the domain too, {how}.{perfect}"
+                f"{name} is nudged: its waves of {nudged['length_km']:g} km and more in {names} are drawn to the driving "
+                f"data's inside the domain too, {how}.{known}"
             )
     if view.scores.attrs.get("open_domain") and budgets.has_budgets(view):
         sentences.append(
