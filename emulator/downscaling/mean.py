@@ -10,6 +10,7 @@ from emulator.downscaling.downscaler import Downscaler
 from emulator.downscaling.plan import Plan
 from emulator.downscaling.saved import load_downscaler
 from emulator.planet.grid import Grid
+from emulator.planet.variables import known
 
 TOLD = ("sha256", "static_features", "period", "store")  # what a checkpoint says of itself, in one that holds it
 
@@ -18,7 +19,7 @@ def find_mean(path: str | os.PathLike, plan: Plan, fine: Grid, coarse: Grid) -> 
     """The network of the mean in a checkpoint, on the CPU.
 
     Raises `CheckpointError` for what is no whole checkpoint of a downscaling network, and `ValueError` for one that draws
-    samples itself, of other fields or steps than a plan's, and from or to other grids.
+    samples itself, of other fields, units, signs, levels or steps than a plan's, and from or to other grids.
     """
     found = load_downscaler(path, "cpu")
     if found.generative is not None:
@@ -28,13 +29,13 @@ def find_mean(path: str | os.PathLike, plan: Plan, fine: Grid, coarse: Grid) -> 
         if not other.same_as(own):
             raise ValueError(said(what, own.describe(), other.describe(), path))
     wanted, got = _described(plan), _described(found.plan)
-    if differing := next((what for what in wanted if wanted[what] != got[what]), None):
+    if differing := next((what for what in wanted if wanted[what] != got.get(what, wanted[what])), None):
         raise ValueError(said(differing, wanted[differing], got[differing], path))
     return found
 
 
 def _described(plan: Plan) -> dict[str, str]:
-    """What the plans of two networks have to have in common, in words."""
+    """What the plans of two networks have to have in common, in words; levels only where a plan tells them."""
     hours = [f"{seconds / 3600:g} h" for seconds in (plan.seconds, plan.seconds * plan.steps)]
     flags = ((plan.inputs.names, plan.input_instants), (plan.targets.names, plan.fine_instants))
     instants = [[name for name, flag in zip(*each, strict=True) if flag] for each in flags]
@@ -43,7 +44,16 @@ def _described(plan: Plan) -> dict[str, str]:
         "given": plan.inputs.describe(),
         "with steps of": " in ".join(hours),
         "with instants of": " and ".join(", ".join(names) or "none" for names in instants),
+        **{f"with {name} in": _unit(plan, name) for name in plan.targets.names},
+        **{f"with {name} on levels": ", ".join(f"{v:g}" for v in values) for name, values in plan.levels.items()},
     }
+
+
+def _unit(plan: Plan, name: str) -> str:
+    """Units of a target, and which of its signs means what where that is a convention; the variable table's by default."""
+    told, table = plan.attributes[name], known(name)
+    units, sign = (str(told.get(key) or getattr(table, key, None) or "") for key in ("units", "sign"))
+    return units.replace("**", "") + (f", {sign}" if sign else "")
 
 
 def about_mean(mean: Downscaler) -> dict:

@@ -202,5 +202,25 @@ def test_a_mean_that_does_not_fit_is_refused_in_a_sentence(stores, mean, drawn, 
     refused(mean, "to the grid 24 x 48 .* got 16 x 32", fine=finer)
     longer = write_store(tmp_path, coarsened(whole, 4), "longer.zarr")
     refused(mean, "with steps of 6 h in 24 h as this training has, got 6 h in 6 h", coarse=longer)
+
+    def changed(name, change):
+        """The fine and the coarse store after a change to both."""
+        pair = zip(("fine", "coarse"), (whole, coarsened(whole)), strict=True)
+        return {kind: write_store(tmp_path, change(each), f"{kind}_{name}.zarr") for kind, each in pair}
+
+    def attribute(name, **more):
+        return lambda planet: planet.assign({name: planet[name].assign_attrs(more)})
+
+    celsius = changed("celsius", attribute("temperature", units="degC"))
+    refused(mean, "with temperature in degC as this training has, got K in .*checkpoint", **celsius)
+    upward = changed("upward", attribute(RAIN, sign="negative"))
+    refused(mean, f"with {RAIN} in kg m-2 s-1, negative as this training has, got kg m-2 s-1, positive", **upward)
+    levels = changed("higher", lambda planet: planet.assign_coords(level=planet["level"] / 2))
+    refused(mean, "with temperature on levels 0.1.*, 0.3.* as this training has, got 0.2.*, 0.7.* in", **levels)
+    saved = checkpoint.load(mean)
+    older = {name: value for name, value in saved[1]["plan"].items() if name != "levels"}
+    checkpoint.save(tmp_path / "older", saved[0], saved[1] | {"plan": older})  # as written before levels were told
+    given = {"output": tmp_path / "r", "mean": tmp_path / "older"}
+    assert "about the mean" in DownscalingTraining(DownscalingOptions.of(given | levels | DRAWN)).describe()
     with pytest.raises(ValueError, match="kind: generative beside mean, got deterministic"):
         DownscalingOptions.of({"fine": "f", "coarse": "c", "output": "o", "mean": mean})
