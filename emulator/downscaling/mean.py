@@ -5,10 +5,12 @@ second file and can be moved and handed on.
 """
 
 import os
+from pathlib import Path
 
 from emulator.downscaling.downscaler import Downscaler
 from emulator.downscaling.plan import Plan
 from emulator.downscaling.saved import load_downscaler
+from emulator.model import checkpoint
 from emulator.planet.grid import Grid
 from emulator.planet.variables import known
 
@@ -61,3 +63,9 @@ def about_mean(mean: Downscaler) -> dict:
     config = mean.metadata["config"]
     told = {name: config[name] for name in ("network", "kind", "objective")}
     return {name: mean.metadata[name] for name in TOLD} | {"config": told}
+
+
+def held_mean(output: str | os.PathLike) -> dict | None:
+    """What the finished checkpoint of a training in a folder says of the mean that it holds; None where there is none."""
+    finished = Path(output) / "checkpoint"
+    return checkpoint.describe(finished).get("mean") if finished.exists() else None

@@ -2,10 +2,12 @@
 
 import contextlib
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from pair_of_stores import COARSE, FINE, SMALL, coarsened, fine_planet, two_stores
 from small_store import write_store
 
@@ -24,6 +26,7 @@ from emulator.model.checkpoint import CheckpointError
 from emulator.planet.grid import Grid
 from emulator.sphere.cell_means import CellMeans
 from emulator.training.run import StageHooks
+from pipelines.cli import main
 
 OPTIONS = {"network": SMALL, "updates": 30, "batch_size": 4, "scale_samples": 64, "optimizer": {"warmup_steps": 5}}
 DRAWN = OPTIONS | {"kind": "generative", "objective": {"kind": "edm"}, "updates": 9, "ema": 0.9}
@@ -168,6 +171,29 @@ def test_a_stopped_training_ends_with_the_bits_of_one_that_ran_through(stores, m
     for name, tensor in whole.items():
         if name.startswith("mean."):  # is not trained further
             torch.testing.assert_close(tensor, kept[name.removeprefix("mean.")], rtol=0, atol=0, msg=name)
+
+
+def test_a_finished_training_needs_its_mean_no_more_and_another_one_does(stores, mean, tmp_path, capsys):
+    shutil.copytree(mean, tmp_path / "mean")
+    given = dict(zip(("fine", "coarse"), stores, strict=True)) | {"mean": tmp_path / "mean", "output": tmp_path / "run"}
+    given |= DRAWN | {"updates": 1}
+    first = train_downscaling(**given)
+    path, section = tmp_path / "experiment.yaml", given | {"output": tmp_path / "staged"}
+    section = {name: str(value) if isinstance(value, Path) else value for name, value in section.items()}
+    path.write_text(yaml.safe_dump({"directory": str(tmp_path / "staged"), "train_downscaling": section}))
+    assert main(["run", str(path)]) == 0
+    shutil.rmtree(tmp_path / "mean")
+    again = train_downscaling(**given)
+    assert again.metadata == first.metadata
+    assert "complete in" in DownscalingTraining(DownscalingOptions.of(given)).describe()
+    capsys.readouterr()
+    assert main(["run", str(path), "--check"]) == 0 and "complete in" in capsys.readouterr().out
+    assert main(["run", str(path)]) == 0 and "holds the mean" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="other settings or data"):
+        train_downscaling(**given | {"seed": 3})
+    for more in ({"output": tmp_path / "elsewhere"}, {"seed": 3, "overwrite": True}):
+        with pytest.raises(CheckpointError, match="Expected a checkpoint in .*mean"):
+            train_downscaling(**given | more)
 
 
 def test_another_mean_is_another_training(stores, mean, drawn, tmp_path):
