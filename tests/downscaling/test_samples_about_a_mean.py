@@ -119,7 +119,7 @@ def test_samples_of_a_gaussian_residual_have_its_covariance_but_for_the_coarse_m
     given = Interpolation(COARSE, FINE)(coarse)
     clock = clock_of([np.datetime64("2001-01-05", "ns")], plan, FINE)
     everywhere = [x.expand(count, *x.shape[1:]) for x in (given, clock, coarse)]
-    fine = step.sample(*everywhere, torch.Generator().manual_seed(0), steps=32)
+    fine = step.sample(step.centre(*everywhere), everywhere[-1], torch.Generator().manual_seed(0), steps=32)
     away = (fine - centre(given, clock, coarse))[:, 0] / spread[:, None, None]
     cells = FINE.shape[0] * FINE.shape[1]
     one = torch.eye(cells, dtype=torch.float64).reshape(cells, 1, 1, *FINE.shape)
@@ -154,6 +154,20 @@ def test_members_have_the_coarse_means_and_move_with_their_checkpoint(stores, me
         np.testing.assert_array_equal(there[name].values, here[name].values)
     card = (folder / "README.md").read_text()
     assert checkpoint.describe(mean)["sha256"] in card and "members=" in card
+
+
+def test_the_field_of_the_mean_is_made_once_for_all_members(stores, drawn, tmp_path):
+    step, made = load_downscaler(drawn), []
+    step.mean.network.register_forward_hook(lambda *_: made.append(1))
+    counts = []
+    for members in (1, 3):
+        downscale(step, stores[1], tmp_path / f"{members}.zarr", members=members, sampling_steps=1)
+        counts.append(len(made))
+        made.clear()
+    assert counts[0] == counts[1] > 0
+    one, several = (em.open_analysis(tmp_path / f"{members}.zarr")[PRESSURE].values for members in (1, 3))
+    np.testing.assert_array_equal(several[:, 0], one)  # the first of several, and the others are not it
+    assert np.abs(several[:, 1] - several[:, 0]).mean() > 1
 
 
 def test_a_stopped_training_ends_with_the_bits_of_one_that_ran_through(stores, mean, drawn, tmp_path):
