@@ -137,11 +137,7 @@ class Downscaler(nn.Module):
         return self.finished(self.network(seen), guess, coarse)
 
     def sample(
-        self,
-        about: tuple[Tensor, Tensor],
-        coarse: Tensor,
-        generator: torch.Generator,
-        steps: int | None = None,
+        self, about: tuple[Tensor, Tensor], coarse: Tensor, generator: torch.Generator, steps: int | None = None
     ) -> Tensor:
         """Fine fields drawn by a generative network, as `forward` gives them.
 

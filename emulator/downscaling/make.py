@@ -79,9 +79,8 @@ class Making:
         whole &= torch.isfinite(given).flatten(1).all(1)
         given, coarse = (torch.nan_to_num(x) for x in (self._interpolation(given), coarse))
         clock = clock_of(ends, self.plan, self.step.grid).repeat_interleave(several, 0)
-        fine = torch.stack(
-            list(self._made(given, clock, coarse, str(ends[0]))), dim=1
-        )  # (interval and member, drawn, step, channel, *space)
+        made = list(self._made(given, clock, coarse, str(ends[0])))
+        fine = torch.stack(made, dim=1)  # (interval and member, drawn, step, channel, *space)
         fine[~whole] = torch.nan
         fine = fine.unflatten(0, (count, several)).flatten(1, 2).movedim(1, 2).flatten(0, 1)  # (fine time, member, ...)
         fields = self.plan.targets.unpack(fine.float(), axis=2)
