@@ -2,12 +2,10 @@
 
 import contextlib
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from pair_of_stores import COARSE, FINE, SMALL, coarsened, fine_planet, two_stores
 from small_store import write_store
 
@@ -26,7 +24,6 @@ from emulator.model.checkpoint import CheckpointError
 from emulator.planet.grid import Grid
 from emulator.sphere.cell_means import CellMeans
 from emulator.training.run import StageHooks
-from pipelines.cli import main
 
 OPTIONS = {"network": SMALL, "updates": 30, "batch_size": 4, "scale_samples": 64, "optimizer": {"warmup_steps": 5}}
 DRAWN = OPTIONS | {"kind": "generative", "objective": {"kind": "edm"}, "updates": 9, "ema": 0.9}
@@ -187,22 +184,15 @@ def test_a_stopped_training_ends_with_the_bits_of_one_that_ran_through(stores, m
             torch.testing.assert_close(tensor, kept[name.removeprefix("mean.")], rtol=0, atol=0, msg=name)
 
 
-def test_a_finished_training_needs_its_mean_no_more_and_another_one_does(stores, mean, tmp_path, capsys):
+def test_a_finished_training_needs_its_mean_no_more_and_another_one_does(stores, mean, tmp_path):
     shutil.copytree(mean, tmp_path / "mean")
     given = dict(zip(("fine", "coarse"), stores, strict=True)) | {"mean": tmp_path / "mean", "output": tmp_path / "run"}
     given |= DRAWN | {"updates": 1}
     first = train_downscaling(**given)
-    path, section = tmp_path / "experiment.yaml", given | {"output": tmp_path / "staged"}
-    section = {name: str(value) if isinstance(value, Path) else value for name, value in section.items()}
-    path.write_text(yaml.safe_dump({"directory": str(tmp_path / "staged"), "train_downscaling": section}))
-    assert main(["run", str(path)]) == 0
     shutil.rmtree(tmp_path / "mean")
     again = train_downscaling(**given)
     assert again.metadata == first.metadata
     assert "complete in" in DownscalingTraining(DownscalingOptions.of(given)).describe()
-    capsys.readouterr()
-    assert main(["run", str(path), "--check"]) == 0 and "complete in" in capsys.readouterr().out
-    assert main(["run", str(path)]) == 0 and "holds the mean" in capsys.readouterr().err
     with pytest.raises(ValueError, match="other settings or data"):
         train_downscaling(**given | {"seed": 3})
     for more in ({"output": tmp_path / "elsewhere"}, {"seed": 3, "overwrite": True}):
