@@ -75,16 +75,6 @@ class Plan:
         channels = {n: Channels(*(tuple(saved[n][key]) for key in ("names", "levels"))) for n in ("inputs", "targets")}
         return cls(**{n: tuple(v) if isinstance(v, list) else v for n, v in saved.items()} | channels)
 
-    def with_floors(self, least: Sequence[float]) -> "Plan":
-        """The plan with targets positive too whose least value is 0, by the least values of the made channels.
-
-        A model that cuts off what is negative shows so that a field cannot be, whatever bounds the store tells.
-        """
-        of_steps = np.asarray(least, float).reshape(self.steps, -1).min(0)
-        found = {name: of_steps[where].min() for name, where in self.targets.slices.items()}
-        positive = tuple(name for name in found if name in self.positive or found[name] == 0)
-        return dataclasses.replace(self, positive=positive)
-
     @property
     def given(self) -> Channels:
         """What a network sees of the coarse fields: with several steps in an interval instants at its start too."""

@@ -125,7 +125,7 @@ class DownscalingTraining:
                 trainer.run(report, asked)
             tensors = trainer.tensors()
             if first:
-                about = self._about(fine, coarse, pairs, step) | {"identity": identity, "update": trainer.update}
+                about = self._about(fine, coarse, pairs, step.mean) | {"identity": identity, "update": trainer.update}
                 checkpoint.save(output / "checkpoint", tensors | _places(fine), about)
         wait_for_all()
 
@@ -191,8 +191,7 @@ class DownscalingTraining:
 
     def _step(self, fine: xr.Dataset, pairs: Pairs, plan: Plan) -> Downscaler:
         mean = self._mean(pairs)
-        scales, least = measured(pairs, _static(fine), self.options.scale_samples, mean)
-        plan = plan.with_floors(least)
+        scales = measured(pairs, _static(fine), self.options.scale_samples, mean)
         torch.manual_seed(self.options.seed)
         return make_downscaler(self._config, plan, pairs.grid, pairs.coarse.grid, scales, mean)
 
@@ -201,20 +200,20 @@ class DownscalingTraining:
         path = self.options.mean
         return None if path is None else find_mean(path, pairs.plan, pairs.grid, pairs.coarse.grid)
 
-    def _about(self, fine, coarse, pairs: Pairs, step: Downscaler) -> dict:
+    def _about(self, fine, coarse, pairs: Pairs, mean: Downscaler | None) -> dict:
         config = self.hooks.config or json.loads(json.dumps(dataclasses.asdict(self.options), default=str))
         times = pairs.times[pairs.some_starts() + 1]
         return {
             "schema": DOWNSCALING,
             "config": dict(config),
-            "plan": step.plan.to_json(),
+            "plan": pairs.plan.to_json(),
             "grid": grid_to_json(pairs.grid),
             "coarse_grid": grid_to_json(pairs.coarse.grid),
             "period": [str(times.min()), str(times.max())],
             "store": {key: fine.attrs.get(key) for key in ("fingerprint", "source")},
             "coarse_store": {key: coarse.attrs.get(key) for key in ("fingerprint", "source")},
             "static_features": len(_static(fine)),
-            **({} if step.mean is None else {"mean": about_mean(step.mean)}),
+            **({} if mean is None else {"mean": about_mean(mean)}),
             "places": {name: _text(fine[name].attrs) for name in _fixed(fine)},
             "provenance": dict(self.hooks.provenance),
         }
@@ -239,29 +238,28 @@ def _text(attributes) -> dict[str, str]:
     return {key: value for key, value in attributes.items() if isinstance(value, str)}
 
 
-def measured(pairs: Pairs, static: Tensor, count: int, mean: Downscaler | None = None) -> tuple[Scales, Tensor]:
-    """Means and spreads over so many pairs, evenly over the period, each cell weighted by its area; the truth's least values.
+def measured(pairs: Pairs, static: Tensor, count: int, mean: Downscaler | None = None) -> Scales:
+    """Means and spreads over so many pairs, evenly over the period, each cell weighted by its area.
 
     The residual is what the truth adds to the field of `mean`, or to interpolation: of every channel its own, so that what
-    samples are drawn of has unit spread in all of them. The least values are those of the made channels, `(made channel,)`.
+    samples are drawn of has unit spread in all of them.
     """
     starts = pairs.some_starts()
     chosen = starts[np.unique(np.linspace(0, len(starts) - 1, min(count, len(starts))).round().astype(int))]
-    area, sums, plan, least = torch.as_tensor(pairs.grid.area), {}, pairs.plan, []
+    area, sums, plan = torch.as_tensor(pairs.grid.area), {}, pairs.plan
     places = Scales.blank(plan, 0, pairs.grid)
     blank = Downscaler(nn.Identity(), plan, pairs.grid, pairs.coarse.grid, places, mean=mean)
     for first in range(0, len(chosen), BLOCK):
         batch = pairs.batch(chosen[first : first + BLOCK])
         given, truth = batch.forcing[:, 0], batch.diagnostic[:, 0]
         residual = truth - blank.centre(given, batch.clock[:, 0], batch.coarse)[0].flatten(1, 2)
-        least.append(truth.amin((0, -2, -1)))
         for name, field in (("given", given), ("made", truth), ("residual", residual)):
             powers = torch.stack([(field.double() ** n * area).sum((-2, -1)).sum(0) for n in (1, 2)]) / len(chosen)
             sums[name] = sums.get(name, 0) + powers
     spread = {name: (square - mean**2).clamp(min=0).sqrt() for name, (mean, square) in sums.items()}
     residual = torch.where(spread["residual"] > 0, spread["residual"], 1.0).float()
     scales = (Normalizer(sums[name][0], spread[name]) for name in ("given", "made"))
-    return Scales(*scales, residual, static), torch.stack(least).amin(0)
+    return Scales(*scales, residual, static)
 
 
 def _error(step: Downscaler, by_variable: dict[str, float]) -> ScaledError:

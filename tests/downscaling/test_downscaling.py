@@ -59,23 +59,6 @@ def test_fields_are_nearer_to_the_truth_than_interpolated_ones_and_keep_coarse_m
         np.testing.assert_allclose(own, asked, rtol=0, atol=2 * FLOAT32 * np.abs(asked).max())
 
 
-@pytest.mark.parametrize("least", [0.0, -1e-3])
-def test_a_field_that_the_truth_cuts_off_at_zero_is_made_without_negatives(tmp_path, least):
-    """Of a variable whose bounds no store tells; one that goes below zero is let be."""
-    planet = fine_planet(25)
-    planet["temperature"] = (planet["temperature"] - planet["temperature"].mean()).clip(min=least)
-    fine, coarse = (
-        write_store(tmp_path, each, f"{name}.zarr") for name, each in (("fine", planet), ("coarse", coarsened(planet)))
-    )
-    model = train_downscaling(fine, coarse, tmp_path / "run", **OPTIONS, targets=["temperature", PRESSURE])
-    assert ("temperature" in model.plan.positive) == (least == 0) and PRESSURE not in model.plan.positive
-    downscale(model, coarse, tmp_path / "made.zarr")
-    made, asked = (em.open_analysis(path)["temperature"].values for path in (tmp_path / "made.zarr", coarse))
-    assert (made.min() >= 0) == (least == 0)
-    own = CellMeans.of(FINE, COARSE)(made)
-    np.testing.assert_allclose(own, asked, rtol=0, atol=2 * FLOAT32 * np.abs(asked).max())
-
-
 def test_a_stopped_training_ends_with_the_bits_of_one_that_ran_through(trained, tmp_path):
     _, fine, coarse, model = trained
     options = DownscalingOptions.of({"fine": fine, "coarse": coarse, "output": tmp_path, "save_every": 7} | OPTIONS)
