@@ -49,6 +49,8 @@ def check_stage(stage: str, config: Model, made: set[Path] = frozenset()) -> Ite
         importlib.import_module("pipelines.train").check_start(config)
     pending = []
     for name in INPUTS[stage]:
+        if name == "mean" and importlib.import_module("emulator.downscaling.mean").held_mean(config.output):
+            continue  # a finished training has no more need of the file
         value = _value(config, name)
         for path in value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]:
             if path is None:

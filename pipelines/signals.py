@@ -19,15 +19,23 @@ def stopping_at_once(restore: bool) -> Iterator[None]:
 
     A second signal is ignored, so that it does not disturb the cleaning up after the first. With `restore` false the
     handlers stay: when the first of several tasks has ended, srun terminates the others, and that must not change the
-    exit code of one that is on its way out.
+    exit code of one that is on its way out. Compiled code may answer what is raised within it with an error of its own, as
+    torch does where it reads a sequence: after a signal that is `Interrupted` too.
     """
+    received: list[Interrupted] = []
 
     def stop(number, frame):
         ignore()
-        raise Interrupted(f"stopped by {signal.Signals(number).name}; start again to go on")
+        received.append(Interrupted(f"stopped by {signal.Signals(number).name}; start again to go on"))
+        raise received[0]
 
     with _handled(stop, restore):
-        yield
+        try:
+            yield
+        except Exception as error:
+            if received and not isinstance(error, Interrupted):
+                raise received[0] from error
+            raise
 
 
 def ignore() -> None:

@@ -137,14 +137,16 @@ class Downscaler(nn.Module):
         return self.finished(self.network(seen), guess, coarse)
 
     def sample(
-        self, given: Tensor, clock: Tensor, coarse: Tensor, generator: torch.Generator, steps: int | None = None
+        self, about: tuple[Tensor, Tensor], coarse: Tensor, generator: torch.Generator, steps: int | None = None
     ) -> Tensor:
         """Fine fields drawn by a generative network, as `forward` gives them.
 
-        `generator`: of the noise, on the fields' device. `steps`: of the sampler; None: as the objective has it.
+        Args:
+          about: what `centre` gives, once for all samples of the same coarse fields. coarse: as for `forward`. generator: of
+            the noise, on the fields' device. steps: of the sampler; None: as the objective has it.
         """
-        shape = (len(given), self.plan.made.count, *self.grid.shape)
-        centre, seen = self.centre(given, clock, coarse)
+        centre, seen = about
+        shape = (len(seen), self.plan.made.count, *self.grid.shape)
         added = self.generative.sample(self.network, shape, seen, generator, steps)
         return self.finished(added, centre, coarse)
 

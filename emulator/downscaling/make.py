@@ -1,7 +1,7 @@
 """Fine fields of some intervals of a store: its fields read, a network or interpolation applied, members drawn."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -79,32 +79,31 @@ class Making:
         whole &= torch.isfinite(given).flatten(1).all(1)
         given, coarse = (torch.nan_to_num(x) for x in (self._interpolation(given), coarse))
         clock = clock_of(ends, self.plan, self.step.grid).repeat_interleave(several, 0)
-        made = [self._one(given, clock, coarse, str(ends[0]), number) for number in range(self._drawn)]
+        made = list(self._made(given, clock, coarse, str(ends[0])))
         fine = torch.stack(made, dim=1)  # (interval and member, drawn, step, channel, *space)
         fine[~whole] = torch.nan
         fine = fine.unflatten(0, (count, several)).flatten(1, 2).movedim(1, 2).flatten(0, 1)  # (fine time, member, ...)
         fields = self.plan.targets.unpack(fine.float(), axis=2)
         return {n: (field if self.members else field[:, 0]).cpu().numpy() for n, field in fields.items()}
 
-    @property
-    def _drawn(self) -> int:
-        return self.options.members if self.options.method == "network" else 1
-
-    def _one(self, given: Tensor, clock: Tensor, coarse: Tensor, first: str, number: int) -> Tensor:
-        """Fine fields of every interval once, `(batch, step, channel, *fine)`."""
+    @torch.inference_mode()
+    def _made(self, given: Tensor, clock: Tensor, coarse: Tensor, first: str) -> Iterator[Tensor]:
+        """Fine fields of every interval, of one member after the other, `(batch, step, channel, *fine)`."""
         step, device = self.step, self.step.device
         if self.options.method == "bilinear":
-            return first_guess(self.plan, given).double()
+            yield first_guess(self.plan, given).double()
+            return
         given, clock, coarse = (x.to(device) for x in (given, clock, coarse))
-        with torch.inference_mode():
-            if step.generative is None:
-                fine = step(given, clock, coarse)
-            else:
-                text = f"{self.options.seed} {number} {first}"
-                seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
-                generator = torch.Generator(device).manual_seed(seed)
-                fine = step.sample(given, clock, coarse, generator, self.options.sampling_steps)
-            return step.without_negatives(fine, coarse).cpu()
+        if step.generative is None:
+            yield step.without_negatives(step(given, clock, coarse), coarse).cpu()
+            return
+        about = step.centre(given, clock, coarse)
+        for number in range(self.options.members):
+            text = f"{self.options.seed} {number} {first}"
+            seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
+            generator = torch.Generator(device).manual_seed(seed)
+            fine = step.sample(about, coarse, generator, self.options.sampling_steps)
+            yield step.without_negatives(fine, coarse).cpu()
 
     def _read(self, part: xr.Dataset, at: slice) -> Tensor:
         """Inputs `(time and member, channel, *coarse)`."""

@@ -25,6 +25,7 @@ class Plan:
       fine_instants: the same of the targets in the fine store.
       steps: fine steps in a coarse one. seconds: of a fine step.
       attributes: of the targets in the fine store, by name. positive: targets that cannot be below 0.
+      levels: values of the vertical coordinate of every input that has one; none in checkpoints that do not tell.
     """
 
     inputs: Channels
@@ -36,6 +37,7 @@ class Plan:
     seconds: float
     attributes: dict[str, dict[str, str | float]]
     positive: tuple[str, ...]
+    levels: dict[str, list[float]] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(cls, fine: xr.Dataset, coarse: xr.Dataset, targets: Sequence[str] | None, more: Sequence[str]) -> "Plan":
@@ -60,6 +62,7 @@ class Plan:
             seconds=seconds,
             attributes={name: _attributes(fine, name) for name in chosen},
             positive=tuple(name for name in chosen if entries[name].minimum == 0),
+            levels={name: values for name in inputs if (values := levels_in(coarse, name))},
         )
 
     def to_json(self) -> dict:
@@ -99,6 +102,12 @@ class Plan:
         """The channels of the inputs which the targets' channels are made from."""
         where = self.inputs.slices
         return [n for name in self.targets.names for n in range(where[name].start, where[name].stop)]
+
+
+def levels_in(store: xr.Dataset, name: str) -> list[float]:
+    """Values of the vertical coordinate of a field of a store; none of a field without levels."""
+    axis = vertical_of(store[name].dims)
+    return [float(value) for value in store[axis].values] if axis else []
 
 
 def _steps(fine: xr.Dataset, coarse: xr.Dataset) -> tuple[int, float]:

@@ -26,14 +26,13 @@ def load_downscaler(path: str | os.PathLike, device: torch.device | str | None =
     plan = Plan.from_json(saved["plan"])
     fine, coarse = (grid_from_json(saved[name]) for name in ("grid", "coarse_grid"))
 
-    def blank(about, mean=None):
-        return make_downscaler(
-            about["config"], plan, fine, coarse, Scales.blank(plan, about["static_features"], fine), mean
-        )
+    def blank(told, mean=None):
+        scales = Scales.blank(plan, told["static_features"], fine)
+        return make_downscaler(told["config"], plan, fine, coarse, scales, mean)
 
-    mean = saved.get("mean")  # in checkpoints of samples alone, and not in all of them
-    step = blank(saved, mean and blank(mean))
+    told_of_mean = saved.get("mean")  # in checkpoints of samples alone, and not in all of them
+    step = blank(saved, None if told_of_mean is None else blank(told_of_mean))
     step.load_state_dict({name: tensor for name, tensor in tensors.items() if not name.startswith(PLACE)})
     step.metadata = saved
-    step.places = {name: (tensors[f"{PLACE}{name}"], about) for name, about in saved["places"].items()}
+    step.places = {name: (tensors[f"{PLACE}{name}"], attributes) for name, attributes in saved["places"].items()}
     return step.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))

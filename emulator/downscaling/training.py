@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from emulator.data.channels import Channels, Layout
 from emulator.data.normalisation import Normalizer
 from emulator.downscaling.downscaler import Downscaler, Scales, make_downscaler
-from emulator.downscaling.mean import about_mean, find_mean
+from emulator.downscaling.mean import about_mean, find_mean, held_mean
 from emulator.downscaling.options import DOWNSCALING, PLACE, DownscalingOptions
 from emulator.downscaling.pairs import PairBatch, Pairs
 from emulator.downscaling.plan import Plan
@@ -108,6 +108,9 @@ class DownscalingTraining:
         options, first, output = self.options, self.processes.rank == 0, Path(self.options.output)
         fine, coarse, plan = self._opened()
         self._check_finished(identity := self.identity(fine, coarse))
+        if self._held_mean():
+            log.info("%s is complete, and holds the mean that is no longer at %s", output / "checkpoint", options.mean)
+            return
         pairs = self._pairs(fine, coarse, plan)
         step = self._step(fine, pairs, plan).to(self.device)
         parameters = sum(p.numel() for p in step.network.parameters())
@@ -134,6 +137,8 @@ class DownscalingTraining:
         """One line: the network, its fields and how long it trains. Raises `ValueError` as `run` does."""
         fine, coarse, plan = self._opened()
         self._check_finished(self.identity(fine, coarse))
+        if self._held_mean():
+            return f"complete in {Path(self.options.output) / 'checkpoint'}, which holds its mean"
         pairs = self._pairs(fine, coarse, plan, cache=0)
         scales = Scales.blank(plan, len(_static(fine)), pairs.grid)
         step = make_downscaler(self._config, plan, pairs.grid, pairs.coarse.grid, scales, self._mean(pairs))
@@ -147,13 +152,20 @@ class DownscalingTraining:
         )
 
     def identity(self, fine: xr.Dataset, coarse: xr.Dataset) -> str:
-        """Hash of all that decides the weights, wherever it lies."""
+        """Hash of all that decides the weights, wherever it lies. Raises `CheckpointError` where the mean is nowhere."""
         values = {n: v for n, v in as_before(self.options).items() if n not in NOT_IDENTITY}
         marks = [str(store.attrs.get("fingerprint")) for store in (fine, coarse)]
         if self.options.mean is not None:
-            marks.append(f"mean {checkpoint.describe(self.options.mean)['sha256']}")
+            about = self._held_mean() or checkpoint.describe(self.options.mean)
+            marks.append(f"mean {about['sha256']}")
         text = json.dumps(values, sort_keys=True, default=str)
         return hashlib.sha256("\n".join([text, *marks]).encode()).hexdigest()[:16]
+
+    def _held_mean(self) -> dict | None:
+        """What the finished checkpoint says of its mean, where that is gone from its own place."""
+        if self.options.mean is None or self.options.overwrite or self.options.mean.exists():
+            return None
+        return held_mean(self.options.output)
 
     def _opened(self) -> tuple[xr.Dataset, xr.Dataset, Plan]:
         fine, coarse = (open_analysis(path) for path in (self.options.fine, self.options.coarse))
@@ -251,7 +263,7 @@ def measured(pairs: Pairs, static: Tensor, count: int, mean: Downscaler | None =
 
 
 def _error(step: Downscaler, by_variable: dict[str, float]) -> ScaledError:
-    """The squared error in units of the spread that fine fields add to interpolation with the means, so that this scores 1.
+    """The squared error in units of the residual's spread, so that what the residual is of (`Scales`) scores 1.
 
     `weights` of it are those of the generative objectives' errors, `(made channel, *fine)` of mean 1.
     """

@@ -116,7 +116,7 @@ def test_samples_of_a_gaussian_residual_have_its_covariance_but_for_the_coarse_m
     given = Interpolation(COARSE, FINE)(coarse)
     clock = clock_of([np.datetime64("2001-01-05", "ns")], plan, FINE)
     everywhere = [x.expand(count, *x.shape[1:]) for x in (given, clock, coarse)]
-    fine = step.sample(*everywhere, torch.Generator().manual_seed(0), steps=32)
+    fine = step.sample(step.centre(*everywhere), everywhere[-1], torch.Generator().manual_seed(0), steps=32)
     away = (fine - centre(given, clock, coarse))[:, 0] / spread[:, None, None]
     cells = FINE.shape[0] * FINE.shape[1]
     one = torch.eye(cells, dtype=torch.float64).reshape(cells, 1, 1, *FINE.shape)
@@ -153,6 +153,20 @@ def test_members_have_the_coarse_means_and_move_with_their_checkpoint(stores, me
     assert checkpoint.describe(mean)["sha256"] in card and "members=" in card
 
 
+def test_the_field_of_the_mean_is_made_once_for_all_members(stores, drawn, tmp_path):
+    step, made = load_downscaler(drawn), []
+    step.mean.network.register_forward_hook(lambda *_: made.append(1))
+    counts = []
+    for members in (1, 3):
+        downscale(step, stores[1], tmp_path / f"{members}.zarr", members=members, sampling_steps=1)
+        counts.append(len(made))
+        made.clear()
+    assert counts[0] == counts[1] > 0
+    one, several = (em.open_analysis(tmp_path / f"{members}.zarr")[PRESSURE].values for members in (1, 3))
+    np.testing.assert_array_equal(several[:, 0], one)  # the first of several, and the others are not it
+    assert np.abs(several[:, 1] - several[:, 0]).mean() > 1
+
+
 def test_a_stopped_training_ends_with_the_bits_of_one_that_ran_through(stores, mean, drawn, tmp_path):
     given = dict(zip(("fine", "coarse"), stores, strict=True)) | {"output": tmp_path, "mean": mean, "save_every": 4}
     options, asked = DownscalingOptions.of(given | DRAWN), iter([False] * 5 + [True])
@@ -168,6 +182,22 @@ def test_a_stopped_training_ends_with_the_bits_of_one_that_ran_through(stores, m
     for name, tensor in whole.items():
         if name.startswith("mean."):  # is not trained further
             torch.testing.assert_close(tensor, kept[name.removeprefix("mean.")], rtol=0, atol=0, msg=name)
+
+
+def test_a_finished_training_needs_its_mean_no_more_and_another_one_does(stores, mean, tmp_path):
+    shutil.copytree(mean, tmp_path / "mean")
+    given = dict(zip(("fine", "coarse"), stores, strict=True)) | {"mean": tmp_path / "mean", "output": tmp_path / "run"}
+    given |= DRAWN | {"updates": 1}
+    first = train_downscaling(**given)
+    shutil.rmtree(tmp_path / "mean")
+    again = train_downscaling(**given)
+    assert again.metadata == first.metadata
+    assert "complete in" in DownscalingTraining(DownscalingOptions.of(given)).describe()
+    with pytest.raises(ValueError, match="other settings or data"):
+        train_downscaling(**given | {"seed": 3})
+    for more in ({"output": tmp_path / "elsewhere"}, {"seed": 3, "overwrite": True}):
+        with pytest.raises(CheckpointError, match="Expected a checkpoint in .*mean"):
+            train_downscaling(**given | more)
 
 
 def test_another_mean_is_another_training(stores, mean, drawn, tmp_path):
@@ -202,5 +232,25 @@ def test_a_mean_that_does_not_fit_is_refused_in_a_sentence(stores, mean, drawn, 
     refused(mean, "to the grid 24 x 48 .* got 16 x 32", fine=finer)
     longer = write_store(tmp_path, coarsened(whole, 4), "longer.zarr")
     refused(mean, "with steps of 6 h in 24 h as this training has, got 6 h in 6 h", coarse=longer)
+
+    def changed(name, change):
+        """The fine and the coarse store after a change to both."""
+        pair = zip(("fine", "coarse"), (whole, coarsened(whole)), strict=True)
+        return {kind: write_store(tmp_path, change(each), f"{kind}_{name}.zarr") for kind, each in pair}
+
+    def attribute(name, **more):
+        return lambda planet: planet.assign({name: planet[name].assign_attrs(more)})
+
+    celsius = changed("celsius", attribute("temperature", units="degC"))
+    refused(mean, "with temperature in degC as this training has, got K in .*checkpoint", **celsius)
+    upward = changed("upward", attribute(RAIN, sign="negative"))
+    refused(mean, f"with {RAIN} in kg m-2 s-1, negative as this training has, got kg m-2 s-1, positive", **upward)
+    levels = changed("higher", lambda planet: planet.assign_coords(level=planet["level"] / 2))
+    refused(mean, "with temperature on levels 0.1.*, 0.3.* as this training has, got 0.2.*, 0.7.* in", **levels)
+    saved = checkpoint.load(mean)
+    older = {name: value for name, value in saved[1]["plan"].items() if name != "levels"}
+    checkpoint.save(tmp_path / "older", saved[0], saved[1] | {"plan": older})  # as written before levels were told
+    given = {"output": tmp_path / "r", "mean": tmp_path / "older"}
+    assert "about the mean" in DownscalingTraining(DownscalingOptions.of(given | levels | DRAWN)).describe()
     with pytest.raises(ValueError, match="kind: generative beside mean, got deterministic"):
         DownscalingOptions.of({"fine": "f", "coarse": "c", "output": "o", "mean": mean})

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 import yaml
-from pair_of_stores import SMALL, fine_planet
+from pair_of_stores import SMALL, fine_planet, two_stores
 from small_store import write_store
 
 import emulator as em
@@ -137,6 +138,22 @@ def test_a_checkpoint_is_published_with_what_it_makes_of_what(ended, tmp_path):
 def test_what_the_stores_cannot_give_is_refused_before_anything_runs(ended, capsys, values, said):
     assert main(["run", str(ended / "experiment.yaml"), "--check", *values]) == 1
     assert said in capsys.readouterr().err
+
+
+def test_samples_that_are_trained_need_the_file_of_their_mean_no_more(tmp_path, capsys):
+    fine, coarse = two_stores(tmp_path, times=9)
+    section = {"fine": str(fine), "coarse": str(coarse), "network": SMALL, "updates": 1, "scale_samples": 2}
+    mean, path = tmp_path / "mean" / "downscaling" / "checkpoint", tmp_path / "experiment.yaml"
+    path.write_text(yaml.safe_dump({"directory": str(tmp_path / "mean"), "train_downscaling": section}))
+    assert main(["run", str(path)]) == 0
+    section |= {"kind": "generative", "mean": str(mean)}
+    path.write_text(yaml.safe_dump({"directory": str(tmp_path / "samples"), "train_downscaling": section}))
+    assert main(["run", str(path)]) == 0
+    shutil.rmtree(mean)
+    capsys.readouterr()
+    assert main(["run", str(path), "--check"]) == 0 and "complete in" in capsys.readouterr().out
+    assert main(["run", str(path)]) == 0 and "holds the mean" in capsys.readouterr().err
+    assert main(["run", str(path), "train_downscaling.seed=1"]) == 1
 
 
 def test_members_are_scored_as_an_ensemble(ended, tmp_path):

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from tiny_experiment import tiny_experiment
 
 from emulator.files.interruption import Interrupted
@@ -23,6 +24,35 @@ def test_a_signal_stops_what_is_under_way_and_the_handlers_come_back():
         os.kill(os.getpid(), signal.SIGUSR1)
         time.sleep(5)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+class Asked:
+    """A sequence of one number, at which something happens when it is read."""
+
+    def __init__(self, happens):
+        self.happens = happens
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return self.happens()
+
+
+def signalled() -> float:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(5)
+    return 1.0
+
+
+def test_an_error_that_a_library_makes_of_a_signal_is_one_of_a_stop():
+    """Torch forgets what was raised while it read a sequence, and raises its own."""
+    with pytest.raises(ValueError, match="could not determine the shape of object type"), stopping_at_once(True):
+        torch.tensor(Asked(lambda: [][0]))  # without a signal it stays that
+    with pytest.raises(Interrupted, match="stopped by SIGTERM; start again to go on") as stop:
+        with stopping_at_once(restore=True):
+            torch.tensor(Asked(signalled))
+    assert "could not determine the shape" in str(stop.value.__cause__)
 
 
 def test_a_loop_asks_and_then_the_handlers_around_it_come_back():
