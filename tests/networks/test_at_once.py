@@ -9,7 +9,8 @@ import torch
 from torch.testing import assert_close
 
 from emulator.kernels import library
-from emulator.networks.messages import EdgeIndex, Messages, Update
+from emulator.networks.edge_index import EdgeIndex
+from emulator.networks.messages import Messages, Update
 
 pytestmark = pytest.mark.skipif(
     library.LIBRARY is None and shutil.which("cc") is None, reason="no C compiler: the kernels were not made"
