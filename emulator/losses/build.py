@@ -12,13 +12,12 @@ from emulator.data.channels import outside_of
 from emulator.data.normalisation import channel_statistics
 from emulator.data.samples import Samples
 from emulator.losses.options import RegionWeight
+from emulator.losses.region import with_share, with_share_of_each
 from emulator.losses.registry import LOSSES
 from emulator.losses.scaled import ScaledError, channel_weights
 from emulator.model.lengths import growth
 from emulator.model.step import Step
 from emulator.options import Options
-from emulator.planet.grid import Grid
-from emulator.planet.regions import REGIONS, Region
 from emulator.store.schema import levels_of
 
 
@@ -61,7 +60,8 @@ class Weighted:
         if region is not None and self.exists is None:
             self.area = with_share(self.grid, region)
         elif region is not None:  # a field has its share of the cells where it is
-            self.exists = torch.from_numpy(with_share(self.grid, region, self.exists.numpy()) / self.area)
+            names = [*channels.prognostic.labels(), *channels.diagnostic.labels()]
+            self.area = with_share_of_each(self.grid, region, self.exists.numpy(), names)
         self.weights = channel_weights(channels, by_variable, diagnostic, level_weights(samples.dataset, by_level))
         self.scales = (
             channel_statistics(statistics, channels.prognostic, "difference_std"),
@@ -94,30 +94,6 @@ class Weighted:
                 f"{', '.join(name for name, known in LOSSES.all().items() if known.bands)}"
             )
         return chosen.build(options, self)
-
-
-def with_share(grid: Grid, weight: RegionWeight, exists: np.ndarray | None = None) -> np.ndarray:
-    """Shares of the cells of the grid's shape, summing to 1, of which those of a region have what is asked for.
-
-    Within the region and outside cells count by area. `exists`: where each channel is, `(channel, *space)` boolean, for
-    shares of each; one that is in the region alone, or nowhere in it, counts by area. Raises `ValueError` for an unknown
-    region, one of land alone, and one that has no cell of the grid or all.
-    """
-    region = Region((weight.box,)) if weight.name is None else REGIONS.get(weight.name)
-    if region is None or region.land:
-        names = [name for name, known in REGIONS.items() if not known.land]
-        raise ValueError(f"Expected a region in region_weight among {', '.join(names)}, got {weight.name!r}")
-    inside = region.contains(*grid.mesh())
-    if inside.all() or not inside.any():
-        raise ValueError(
-            f"Expected a region in region_weight with some of the cells of {grid.describe()}, got "
-            f"{'all' if inside.all() else 'none'}"
-        )
-    area = grid.area if exists is None else grid.area * exists
-    own, rest = (area * cells for cells in (inside, ~inside))
-    of_own, of_rest = (part.sum(tuple(range(-grid.area.ndim, 0)), keepdims=True) for part in (own, rest))
-    share = np.where(of_own > 0, np.where(of_rest > 0, weight.share, 1.0), 0.0)
-    return share * own / np.where(of_own > 0, of_own, 1) + (1 - share) * rest / np.where(of_rest > 0, of_rest, 1)
 
 
 def level_weights(dataset: xr.Dataset, asked: str | Sequence[float]) -> torch.Tensor | None:

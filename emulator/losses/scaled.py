@@ -18,11 +18,10 @@ class ScaledError(nn.Module):
     squared error.
 
     Args:
-      area: cell shares `(*space,)`, summing to 1.
+      area: cell shares `(*space,)`, summing to 1; or those of each channel where it exists, `(channel, *space)`.
       prognostic_scale, diagnostic_scale: standard deviation of the step difference, and of the value, `(channel,)`.
       prognostic_weight, diagnostic_weight: weight of each channel `(channel,)`; normalised to a mean of 1 over all.
-      exists: where the channels exist, `(channel, *space)` bool, over which cells each is averaged, or how much each cell
-        counts besides its area; None: everywhere.
+      exists: where the channels exist, `(channel, *space)` bool, over which cells each is averaged; None: everywhere.
       kind: of a scaled error e: "mse" e^2, "l1" |e|, "huber" e^2 up to `delta` and 2 delta |e| - delta^2 beyond.
     """
 
@@ -43,7 +42,7 @@ class ScaledError(nn.Module):
         weight = torch.cat([prognostic_weight, diagnostic_weight]).double()
         scale = torch.cat([prognostic_scale, diagnostic_scale]).double()
         scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-        space = [1] * area.dim()
+        space = [1] * (area.dim() if exists is None else exists.dim() - 1)
         if exists is not None:
             own = exists * area
             area = own / own.flatten(1).sum(1).clamp(min=1e-12).view(-1, *space)

@@ -16,10 +16,11 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from emulator.networks.conditions import NoiseOptions
+from emulator.networks.edge_index import EdgeIndex
 from emulator.networks.graph import expect_no_boundary
 from emulator.networks.graph_files import read_graph
 from emulator.networks.mesh_network import MeshNetwork, Precision
-from emulator.networks.messages import EdgeIndex, Interaction, Messages, Perceptron, Update, exchange
+from emulator.networks.messages import Interaction, Messages, Perceptron, Update, exchange
 from emulator.networks.parts import part_of
 from emulator.networks.registry import network
 from emulator.options import Options, option

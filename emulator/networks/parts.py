@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from emulator.networks.messages import EdgeIndex
+from emulator.networks.edge_index import EdgeIndex
 from emulator.parallel.space import Fetch, Space
 from emulator.sphere.mesh import Edges, MeshGraph
 

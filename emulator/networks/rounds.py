@@ -13,6 +13,8 @@ from emulator.kernels import messages as native
 from emulator.kernels import reused
 from emulator.kernels.messages import Tail
 from emulator.kernels.precision import exact_products
+from emulator.networks import passing
+from emulator.networks.edge_index import EdgeIndex
 
 
 def serves(*tensors: Tensor) -> bool:
@@ -50,7 +52,9 @@ def perceptron(x: Tensor, weight: Tensor, bias: Tensor, tail: Tail) -> Tensor:
     return _Perceptron.apply(torch.is_grad_enabled(), x, weight, bias, *tail)
 
 
-def rounds(index, senders: Tensor, receivers: Tensor, edges: Tensor, weights: list[Weights], update_edges: bool):
+def rounds(
+    index: EdgeIndex, senders: Tensor, receivers: Tensor, edges: Tensor, weights: list[Weights], update_edges: bool
+) -> tuple[Tensor, Tensor | None]:
     """`(node, batch, width)` twice and `(edge, batch or 1, width)` -> receivers and edges after all rounds.
 
     After the first round the receivers send. The last round's edges are None unless `update_edges`.
@@ -180,19 +184,9 @@ def _round(w, index, senders, receivers, edges, to, of_edges, of_nodes):
         at_senders, at_receivers, at_nodes = native.maps(receivers, *layers)
     else:
         (at_senders,), (at_receivers, at_nodes) = native.maps(senders, layers[0]), native.maps(receivers, *layers[1:])
-    at_senders = index.all_senders(at_senders)
-    nodes, batch, _ = receivers.shape
-    if edges.shape[1] == batch:
-        rows = {"x": edges, "first": w.edge}
-    else:  # multiplied once for all samples
-        rows = {"shared": native.maps(edges, (w.edge, None))[0]}
-    if to is not None:
-        rows |= {"residual": edges, "result": to}
-    rows |= {"senders": at_senders, "receivers": at_receivers, "origins": index.senders, "targets": index.receivers}
     sums, updated = (*of_nodes.more, *(torch.empty_like(receivers) for _ in range(2 - len(of_nodes.more))))
-    native.forward(w.message, len(index), batch, sums=sums.zero_(), **rows, **of_edges.tensors())
-    rows = {"x": sums, "first": w.sum, "senders": at_nodes, "residual": receivers, "result": updated}
-    native.forward(w.update, nodes, batch, **rows, **of_nodes.tensors())
+    passing.send(index, edges, w.edge, w.message, (at_senders, at_receivers), sums.zero_(), to, of_edges.tensors())
+    passing.update(receivers, at_nodes, sums, w.sum, w.update, updated, of_nodes.tensors())
     return updated
 
 
@@ -213,11 +207,8 @@ class _Backward:
         `place`: number of the round and whether it updated the edges. From the second on the receivers send, and their
         gradient is in `g`.
         """
-        n = place[0]
-        nodes, batch, _ = receivers.shape
-        g_sums, g_at_receivers = torch.empty_like(g), torch.zeros_like(g)
-        rows = of_nodes.tensors() | {"x": of_nodes.more[0], "g_rows": g, "g_h": of_nodes.h, "g_x": g_sums}
-        _, g_sum, g_update = native.backward(w.update, nodes, batch, w.sum, **rows)
+        n, g_at_receivers = place[0], torch.zeros_like(g)
+        g_sums, g_sum, g_update = passing.update_backward(of_nodes.more[0], w.sum, w.update, g, of_nodes.tensors())
         g_edge, g_message = self._messages(w, of_edges, {"g_sums": g_sums, "g_receivers": g_at_receivers}, *place)
         at = [self.index.to_own_senders(self.index.sum_to_senders(of_edges.h)), g_at_receivers, of_nodes.h]
         weights = [w.sender, w.receiver, w.own]
@@ -233,18 +224,16 @@ class _Backward:
     def _messages(self, w, kept, gradients, n, updated):
         """Gradients of the weights of the edges and of the tail; those of the hidden values go where these were."""
         batch = kept.h.shape[1]
-        rows = kept.tensors() | gradients | {"targets": self.index.receivers, "g_h": kept.h, "g_rows": self.g_edges}
+        given = kept.tensors() | gradients | {"targets": self.index.receivers, "g_h": kept.h, "g_rows": self.g_edges}
         if n == 0 and self.first_edges is not None and self.first_edges.shape[1] != batch:
-            *_, g_message = native.backward(w.message, len(self.index), batch, **rows)
-            direct = torch.zeros_like(self.first_edges) if self.g_edges is None else self.g_edges.sum(1, keepdim=True)
-            g_maps = native.maps_backward(self.first_edges, direct, [kept.h.sum(1, keepdim=True)], [w.edge])
-            self.g_edges = direct
-            return g_maps[0][0], g_message
+            *_, g_message = native.backward(w.message, len(self.index), batch, **given)
+            self.g_edges, g_edge = passing.shared_backward(self.first_edges, w.edge, kept.h, self.g_edges)
+            return g_edge, g_message
         carry = self.g_edges is not None
         if updated:
-            rows |= {"x": self.edges, "after": self.edges}
+            given |= {"x": self.edges, "after": self.edges}
         else:
-            rows["x"] = self.edges if n else self.first_edges
+            given["x"] = self.edges if n else self.first_edges
         if not carry:  # normed messages are of no use after their own gradient
             self.g_edges = kept.normed
-        return native.backward(w.message, len(self.index), batch, w.edge, carry, **rows, g_x=self.g_edges)[1:]
+        return native.backward(w.message, len(self.index), batch, w.edge, carry, **given, g_x=self.g_edges)[1:]

@@ -190,8 +190,8 @@ def graph_key(grid: Grid, options: MeshOptions, boundary: Grid | None = None) ->
     """Hash of the coordinates of the cells and of the boundary, to a millionth of a degree, and of the options."""
     kind = () if grid.is_global() else ("region",)
     chosen = dataclasses.astuple(options)
-    # as graphs were known before there was an inside; with one, before spacings told which cells are fine
-    chosen = (*chosen, "spacing") if options.inside is not None else chosen[:-1]
+    # as graphs were known before there was an inside; with one, before the sides of cells told which are fine
+    chosen = (*chosen, "sides") if options.inside is not None else chosen[:-1]
     digest = hashlib.sha256(repr((SCHEMA, chosen, grid.shape, *kind)).encode())
     for places in (grid,) if boundary is None else (grid, boundary):
         for angle in places.mesh():
@@ -203,10 +203,11 @@ def build_graph(grid: Grid, options: MeshOptions, boundary: Grid | None = None) 
     """The graph, built anew; see `MeshGraph`."""
     points = directions(grid)
     given = points if boundary is None else np.concatenate([points, directions(boundary)])
-    nodes, kept = icosphere(options.finest)[0], kept_nodes(grid, given, options)
+    fine = np.flatnonzero(fine_cells(grid)) if options.inside is not None else None
+    nodes, kept = icosphere(options.finest)[0], kept_nodes(grid, given, options, fine)
     reach = np.full(len(given), options.radius * longest_edge(options.refinement))
-    if options.inside is not None:
-        reach[np.flatnonzero(fine_cells(grid))] = options.radius * longest_edge(options.finest)
+    if fine is not None:
+        reach[fine] = options.radius * longest_edge(options.finest)
     number = np.where(kept, np.cumsum(kept) - 1, -1)
     edges = number[np.concatenate([mesh_edges(icosphere(level)[1]) for level in options.levels], 1)]
     senders, receivers = edges[:, (edges >= 0).all(0)]
@@ -229,18 +230,18 @@ def build_graph(grid: Grid, options: MeshOptions, boundary: Grid | None = None) 
     )
 
 
-def kept_nodes(grid: Grid, given: np.ndarray, options: MeshOptions) -> np.ndarray:
+def kept_nodes(grid: Grid, given: np.ndarray, options: MeshOptions, fine: np.ndarray | None = None) -> np.ndarray:
     """Which nodes of the finest icosahedron the mesh of a grid has, boolean.
 
-    `given`: cells and places of a boundary, `(cell + place, 3)`.
+    `given`: cells and places of a boundary, `(cell + place, 3)`. `fine`: indices of a stretched grid's fine cells, around
+    which alone nodes beyond `options.refinement` are; None: everywhere.
     """
     nodes, margin = icosphere(options.finest)[0], options.radius + MARGIN
     kept = np.ones(len(nodes), bool)
     if not grid.is_global():
         kept = _around(given, nodes, margin * longest_edge(options.refinement))
-    if options.inside is not None:
-        fine = given[: grid.area.size][fine_cells(grid)]
-        inside = _around(fine, nodes, margin * longest_edge(options.finest))
+    if fine is not None:
+        inside = _around(given[fine], nodes, margin * longest_edge(options.finest))
         kept &= inside | (np.arange(len(nodes)) < len(icosphere(options.refinement)[0]))
     return kept
 

@@ -1,10 +1,12 @@
 """A region's share of the loss: what is asked for, by area within and outside, on grids and points alike."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from emulator.losses.build import with_share
 from emulator.losses.options import RegionWeight
+from emulator.losses.region import with_share, with_share_of_each
 from emulator.planet.grid import Grid
 
 GAUSSIAN = Grid.gaussian(16)
@@ -35,11 +37,14 @@ def test_a_share_as_large_as_the_regions_area_changes_nothing():
 
 
 @pytest.mark.parametrize("share", [0.1, 0.6])
-def test_a_field_has_its_share_of_the_cells_where_it_is(share):
+def test_a_field_has_its_share_of_the_cells_where_it_is(share, caplog):
+    """Fields that are on one side alone count by area, and are named."""
     latitude, longitude = GAUSSIAN.mesh()
     inside, sea = (latitude > 30) & (latitude < 70) & (longitude <= 90), np.sin(np.radians(longitude)) > 0.3
     exists = np.stack([np.ones_like(sea), sea, sea & ~inside, sea & inside, np.zeros_like(sea)])
-    weight = with_share(GAUSSIAN, RegionWeight(share=share, box=(30, 70, 0, 90)), exists)
+    names = ["air", "sea", "outside", "inside", "nowhere"]
+    weight = with_share_of_each(GAUSSIAN, RegionWeight(share=share, box=(30, 70, 0, 90)), exists, names)
+    assert "cells of outside, inside count" in caplog.text
     assert weight.shape == exists.shape and (weight[~exists] == 0).all()
     np.testing.assert_allclose((weight * inside).sum((1, 2)), [share, share, 0, 1, 0], rtol=1e-12)
     np.testing.assert_allclose(weight.sum((1, 2)), [1, 1, 1, 1, 0], rtol=1e-12)
@@ -49,6 +54,34 @@ def test_a_field_has_its_share_of_the_cells_where_it_is(share):
                 np.testing.assert_allclose(
                     field[part] / field[part].sum(), GAUSSIAN.area[part] / GAUSSIAN.area[part].sum()
                 )
+
+
+def test_where_all_fields_are_on_both_sides_the_log_is_silent(caplog):
+    with_share_of_each(GAUSSIAN, RegionWeight(share=0.5, name="europe"), np.ones((2, *GAUSSIAN.shape), bool), "ab")
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(("inside", "message"), [(True, "got fields in it alone"), (False, "got fields outside alone")])
+def test_a_region_on_one_side_of_all_fields_is_refused(inside, message):
+    """As one of land for an ocean."""
+    latitude, longitude = GAUSSIAN.mesh()
+    region = (latitude > 30) & (latitude < 70) & (longitude <= 90)
+    exists = np.stack([region == inside, (region == inside) & (latitude > 0), np.zeros_like(region)])
+    with pytest.raises(ValueError, match=rf"region_weight \(\[30.0, 70.0, 0.0, 90.0\]\).*{message}"):
+        with_share_of_each(GAUSSIAN, RegionWeight(share=0.3, box=(30.0, 70.0, 0.0, 90.0)), exists, "abc")
+
+
+def test_weights_of_many_fields_take_little_memory_besides():
+    """Four arrays of all fields as large as the result were made."""
+    grid, fields = Grid.gaussian(64), 60
+    exists = np.ones((fields, *grid.shape), bool)
+    exists[30:, 10:20] = False
+    weight = RegionWeight(share=0.3, box=(30, 70, 0, 90))
+    tracemalloc.start()
+    found = with_share_of_each(grid, weight, exists, [str(n) for n in range(fields)])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.nbytes <= peak < 1.5 * found.nbytes
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,17 @@ def test_a_region_has_its_share_of_the_loss_of_every_field(planet, statistics):
     assert_close(shares, torch.full_like(shares, 0.4), rtol=1e-6, atol=0)
 
 
+def test_a_region_of_land_alone_is_refused_for_an_ocean(planet, statistics):
+    """Its share was 0 without a word."""
+    data = ocean(planet)
+    samples = Samples(data, Layout.of(data, name="the ocean"))
+    latitude, longitude = samples.grid.latitude, samples.grid.longitude
+    row, column = np.argwhere(data["ocean_mask"].values[0] == 0)[0]
+    box = (latitude[row] - 1, latitude[row] + 1, longitude[column] - 1, longitude[column] + 1)
+    with pytest.raises(ValueError, match="region_weight.*got fields outside alone"):
+        Weighted(samples, statistics, {}, region=RegionWeight(share=0.4, box=tuple(map(float, box))))
+
+
 UNDER = [np.nan, 0.0, 1e30, "noise", np.inf]
 
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.testing import assert_close
 
+from emulator.networks.edge_index import EdgeIndex
 from emulator.networks.graph import GraphNetwork, GraphOptions
-from emulator.networks.messages import EdgeIndex, Interaction, Perceptron
+from emulator.networks.messages import Interaction, Perceptron
 from emulator.planet.grid import Grid
 from emulator.sphere.mesh import Edges, MeshOptions, build_graph
 

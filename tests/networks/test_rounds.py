@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from emulator.kernels import library
-from emulator.networks.messages import EdgeIndex, Interaction, Perceptron, exchange
+from emulator.networks.edge_index import EdgeIndex
+from emulator.networks.messages import Interaction, Perceptron, exchange
 
 pytestmark = pytest.mark.skipif(
     library.LIBRARY is None and shutil.which("cc") is None, reason="no C compiler: the kernels were not made"

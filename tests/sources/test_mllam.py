@@ -115,6 +115,69 @@ def test_levels_without_values_are_left_out(tmp_path, caplog):
         ingested(tmp_path / "levels.zarr", tmp_path / "both.zarr", {})
 
 
+LEVELS = ["t850.0hPa", "t500.0hPa", "u850.0hPa", "u500.0hPa"]
+
+
+def with_means(path, state, means):
+    """A store of wind and temperature on two levels, `state` `(time, cell, feature)`, with means of splits by name."""
+    write(path.with_suffix(".plain"))
+    raw = xr.open_zarr(path.with_suffix(".plain"), chunks=None).load().drop_encoding()
+    raw = raw.drop_vars("state__train__diff_std")
+    raw = raw.assign_coords(state_feature=LEVELS, state_feature_units=("state_feature", ["K", "K", "m s-1", "m s-1"]))
+    raw["state"] = ("time", "grid_index", "state_feature"), state
+    for name, mean in means.items():
+        raw[name] = mean
+    raw.to_zarr(path, zarr_format=2, encoding={"state": {"chunks": (1, *state.shape[1:])}})
+    return str(path)
+
+
+def levels_read(path):
+    """Of temperature and of wind, in hPa."""
+    found = {name: dataset for dataset in mllam.opens(path, path, None) for name in dataset}
+    return [tuple(found[name]["level"].values) for name in ("t", "u")]
+
+
+def mean_of(state, dims, times):
+    """As xarray's mean skips what is missing, over those of `time` and `grid_index` that are not among `dims`."""
+    part = xr.DataArray(state[times], dims=("time", "grid_index", "state_feature"))
+    return part.mean([dim for dim in ("time", "grid_index") if dim not in dims])
+
+
+@pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning", "ignore:The data type:FutureWarning")
+@pytest.mark.parametrize("dims", [(), ("grid_index",), ("time",), None])
+def test_means_are_over_any_dimensions(tmp_path, dims):
+    """Of cells, of times (of which splits have different numbers), of both, or of the features too: that tells nothing."""
+    state = np.random.default_rng(0).normal(size=(6, len(X) * len(Y), 4)).astype("f4")
+    state[..., 3] = np.nan
+    state[:, 5:, 2] = np.nan  # some cells alone
+    if dims is None:
+        means = {"state__train__mean": ((), np.float32(0.5))}
+    else:
+        parts = {"train": slice(0, 4), "test": slice(4, 6)}
+        means = {
+            f"state__{name}__mean": mean_of(state, dims, times).rename(time=f"time_{name}")
+            if "time" in dims
+            else mean_of(state, dims, times)
+            for name, times in parts.items()
+        }
+    levels = (500.0, 850.0)
+    assert levels_read(with_means(tmp_path / "a.zarr", state, means)) == [levels, levels if dims is None else (850.0,)]
+
+
+@pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning", "ignore:The data type:FutureWarning")
+@pytest.mark.parametrize("there", [slice(0, 1), slice(2, 3), slice(3, 6)])
+def test_a_feature_that_exists_at_other_times_than_those_of_the_training_stays(tmp_path, caplog, there):
+    state = np.random.default_rng(0).normal(size=(6, len(X) * len(Y), 4)).astype("f4")
+    there = np.isin(np.arange(6), np.arange(6)[there])
+    state[~there, :, 3] = np.nan
+    state[..., 1] = np.nan
+    mean = mean_of(state, (), slice(1, 2))
+    assert mean.isnull().values.tolist() == [False, True, False, True]
+    path = with_means(tmp_path / "a.zarr", state, {"state__train__mean": mean})
+    assert levels_read(path) == [(850.0,), (500.0, 850.0)]
+    assert "t500.0hPa of" in caplog.text and "u500.0hPa" not in caplog.text
+
+
 def ingested(path, output, select):
     source = SourceOptions(str(path), select=select, rename={"swavr0m": "mean_surface_net_short_wave_radiation_flux"})
     ingest(IngestOptions([source]), output)

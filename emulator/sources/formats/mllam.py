@@ -44,6 +44,7 @@ ARGUMENTS = {
     "semimajor_axis": "semi_major_axis",
     "semiminor_axis": "semi_minor_axis",
 }
+LOOKS = 5  # chunks of times that are read for values of a feature without a mean
 KEPT_CHUNKS = 6  # of a process, each all features at some times: the fields of a slab are read one after the other
 
 
@@ -97,7 +98,12 @@ def _fields(raw: xr.Dataset, kind: str, path: str) -> dict[tuple[str, bool], lis
     empty = _without_values(raw, kind)
     if empty.any():
         left_out = ", ".join(name for name, none in zip(names, empty, strict=True) if none)
-        log.warning("%s of %s are left out: they have no value at any time that the store has means of", left_out, path)
+        log.warning(
+            "%s of %s are left out: the store has no mean of them, and they have no value at the times that were looked at, "
+            "from the first to the last",
+            left_out,
+            path,
+        )
     units = raw.coords.get(f"{kind}_feature_units")
     units = [""] * len(names) if units is None else [str(unit) for unit in units.values]
     found: dict[tuple[str, bool], list] = {}
@@ -113,9 +119,34 @@ def _fields(raw: xr.Dataset, kind: str, path: str) -> dict[tuple[str, bool], lis
 
 
 def _without_values(raw: xr.Dataset, kind: str) -> np.ndarray:
-    """Which features have no value, `(feature,)` boolean: those whose mean, of the values there are, is none in any split."""
-    means = [raw[name].values for name in raw if re.fullmatch(f"{kind}__.+__mean", str(name))]
-    return np.isnan(means).all(0) if means else np.zeros(raw.sizes[f"{kind}_feature"], bool)
+    """Which features have no value, `(feature,)` boolean: no mean in any split, nor a value at the times looked at.
+
+    Means are over the dimensions that the store's configuration chose; of those that are left a feature with one mean has
+    values. A split has no mean of what exists at other times alone, hence the look at the array itself.
+    """
+    array, feature = raw[kind], f"{kind}_feature"
+    means = [raw[name] for name in raw if re.fullmatch(f"{kind}__.+__mean", str(name))]
+    means = [mean for mean in means if feature in mean.dims]
+    empty = np.full(array.sizes[feature], bool(means))
+    for mean in means:
+        empty &= mean.isnull().all([dim for dim in mean.dims if dim != feature]).values
+    for some in _looked_at(array):
+        asked = np.flatnonzero(empty)
+        if not len(asked):
+            break
+        own = some.isel({feature: asked})
+        empty[asked] = own.isnull().all([dim for dim in own.dims if dim != feature]).values
+    return empty
+
+
+def _looked_at(array: xr.DataArray) -> list[xr.DataArray]:
+    """`LOOKS` chunks of an array's times, spread evenly from the first to the last; all of one without times."""
+    if "time" not in array.dims:
+        return [array]
+    count = array.sizes["time"]
+    length = array.encoding.get("preferred_chunks", {}).get("time", count)
+    first = np.unique(np.linspace(0, -(-count // length) - 1, LOOKS).round().astype(int)) * length
+    return [array.isel(time=slice(start, start + length)) for start in first]
 
 
 def _places(raw: xr.Dataset, path: str):
