@@ -8,7 +8,7 @@ from typing import Any, Literal
 from emulator.generative.windows import INTERPOLATOR, horizon_of, windowed
 from emulator.losses.options import LossOptions, RegionWeight, members_of
 from emulator.options import Options, option
-from emulator.training.phases import MaskOptions, Phase
+from emulator.training.phases import MaskOptions, Phase, check_single
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,11 +255,7 @@ class TrainOptions(Options):
             raise ValueError(
                 f"Expected network.noise with loss.kind {self.loss.kind}: without, all members are the same"
             )
-        if any(phase.single for phase in self.phases) and (self.members == 1 or len(self.steps) > 1):
-            raise ValueError(
-                "Expected a loss of members, such as crps, and steps of one length with phases of single forecasts "
-                f"(phases.single), got {self.loss.kind} and {max(len(self.steps), 1)} lengths"
-            )
+        check_single(self.phases, self.loss.kind, self.members, self.steps)
         self._check_objective()
         onward = any(phase.replays for phase in self.phases)
         if len(self.steps) > 1 and self.history > 1 and (onward or self.forecasts):

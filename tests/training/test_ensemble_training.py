@@ -84,13 +84,39 @@ def test_members_come_after_a_phase_of_single_forecasts(planet, tmp_path):
     assert any(p.any() for n, p in made.step.named_parameters() if "noise" in n)
 
 
-def test_single_forecasts_are_refused_where_there_are_no_members():
-    for more in (
-        {},
-        {"steps": [6, 12], "loss": {"kind": "crps"}, "network": {"kind": "sfno", "noise": {"channels": 1}}},
+def phases_of(singles: str) -> dict:
+    """Of a loss of members; "s" is a phase of single forecasts, "m" one of members."""
+    phases = [{"updates": 2, "single": letter == "s"} for letter in singles]
+    return PATHS | {
+        "loss": {"kind": "crps"},
+        "network": {"kind": "sfno", "noise": {"channels": 1}},
+        "phases": phases,
+    }
+
+
+@pytest.mark.parametrize("steps", [[12], [6, 12]])
+def test_single_forecasts_are_refused_with_steps_of_their_own(steps):
+    with pytest.raises(
+        ValueError, match=r"Expected steps of the store's own length .*phases.single.* \[" + str(steps[0])
     ):
-        with pytest.raises(ValueError, match=r"Expected a loss of members, such as crps, .*phases.single"):
-            TrainOptions.of(PATHS | {"phases": [{"updates": 2, "single": True}]} | more)
+        TrainOptions.of(phases_of("sm") | {"steps": steps})
+
+
+def test_single_forecasts_are_refused_where_there_are_no_members():
+    with pytest.raises(ValueError, match=r"Expected a loss of members, such as crps, .*\(phases.single\), got mse"):
+        TrainOptions.of(phases_of("sm") | {"loss": {"kind": "mse"}})
+
+
+@pytest.mark.parametrize(
+    ("singles", "got"), [("s", "0 of 0 to 0"), ("ss", "0, 1 of 0 to 1"), ("smsm", "0, 2 of"), ("ms", "1 of")]
+)
+def test_single_forecasts_are_refused_after_members_and_at_the_end(singles, got):
+    with pytest.raises(ValueError, match=rf"Expected phases of single forecasts .* first .* single in phases {got}"):
+        TrainOptions.of(phases_of(singles))
+
+
+def test_single_forecasts_are_taken_before_members():
+    assert [phase.single for phase in TrainOptions.of(phases_of("ssmm")).phases] == [True, True, False, False]
 
 
 @pytest.mark.parametrize("stop_at", [1, 13])
