@@ -53,7 +53,9 @@ class ValidationOptions(Options):
     windows: int = option(16, "initial times, spread evenly over the period", minimum=1)
     steps: int = option(12, "length of the rollouts", minimum=1)
     batch_size: int = option(4, "of each process", minimum=1)
-    patience: int = option(0, "end after so many validations without a better one; 0: never", minimum=0)
+    patience: int = option(
+        0, "end after so many validations without a better one, of those after phases.single; 0: never", minimum=0
+    )
     choose: Literal["best", "last"] = option("best", "weights of the best rollouts, or the last ones")
 
 

@@ -118,6 +118,11 @@ class Recipe:
         cosine = self.final_lr + (self.lr - self.final_lr) * (1 + math.cos(math.pi * done)) / 2
         return ramp * cosine * self.phase(update).lr_scale
 
+    @property
+    def singles(self) -> int:
+        """Updates of the phases of single forecasts, with which a training begins."""
+        return sum(phase.updates for phase in self.phases if phase.single)
+
     def members_at(self, update: int) -> int:
         """Forecasts of every sample of an update."""
         return 1 if self.phase(update).single else self.members

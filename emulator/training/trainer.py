@@ -250,6 +250,8 @@ class Trainer:
         with averaged(self.step, self.average):
             row = self.validation(self.step, self._data, self.device, self.recipe.precision)
         better = self.best.take(row["skill"], self.update)
+        if self.update <= self.recipe.singles:
+            self.best.since = 0  # patience is for what is trained by the score that validates
         tensors = self.tensors() if better else {}
         if better and self.processes.rank == 0:
             about = {"update": self.update, "identity": self.identity} | row

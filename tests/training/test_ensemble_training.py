@@ -19,10 +19,13 @@ from emulator.training.options import TrainOptions
 from emulator.training.order import Order
 from emulator.training.phases import Phase
 from emulator.training.recipe import Recipe
-from emulator.training.validation import Validation
+from emulator.training.validation import Best, Validation
 from emulator.training.window import Window, WindowOptions
 
 MEMBERS = dataclasses.replace(RECIPE, members=2)
+SINGLE_FIRST = dataclasses.replace(
+    MEMBERS, phases=(dataclasses.replace(MEMBERS.phases[0], single=True), MEMBERS.phases[1])
+)
 PATHS = {"store": "a", "statistics": "b", "output": "c"}
 
 
@@ -75,13 +78,22 @@ def test_phases_of_single_forecasts_train_as_a_network_without_noise_by_the_squa
 
 
 def test_members_come_after_a_phase_of_single_forecasts(planet, tmp_path):
-    first, second = MEMBERS.phases
-    recipe = dataclasses.replace(MEMBERS, phases=(dataclasses.replace(first, single=True), second))
+    recipe = SINGLE_FIRST
     made = stochastic(planet, tmp_path, recipe)
     assert [recipe.members_at(update) for update in (0, 11, 12)] == [1, 1, 2]
     assert [recipe.work(phase) for phase in recipe.phases] == [3, 2 * 2 * 2]
     made.run()
     assert any(p.any() for n, p in made.step.named_parameters() if "noise" in n)
+
+
+def test_patience_counts_from_the_first_phase_of_members(planet, tmp_path):
+    recipe = dataclasses.replace(SINGLE_FIRST, lr=1e-9, final_lr=1e-9, ema=0.0)
+    made = stochastic(planet, tmp_path, recipe)
+    error = made._run_window._module.loss.error
+    made.validation = Validation(made.samples, error, 2, 2, 2, 2, patience=2, members=2, squared=False)
+    made.best = Best(skill=1.0)  # what no forecast reaches
+    made.run()
+    assert made.update == 16 and made.best.since == 2
 
 
 def phases_of(singles: str) -> dict:

@@ -71,6 +71,20 @@ def test_all_but_the_noise_layers_stays_and_their_file_is_small(stored, name="sf
         em.load_model(stored[1] / f"{name}_noise" / "changes", base=stored[1] / f"{name}_noise" / "checkpoint")
 
 
+def test_noise_layers_alone_are_refused_in_phases_of_single_forecasts(stored, tmp_path):
+    phases = [{"updates": 1, "batch_size": 2, "single": single} for single in (True, False)]
+    with pytest.raises(ValueError, match=r"Expected phases of members alone where start.freeze leaves .*noise"):
+        cheap(stored, tmp_path, "sfno", phases=phases)
+    noisy = NETWORKS["sfno"] | {"noise": NOISE}
+    start = {
+        "checkpoint": stored[1] / "sfno" / "checkpoint",
+        "statistics": "old",
+        "freeze": ["*", "!*noise*", "!decoder*"],
+    }
+    train(stored[0], tmp_path, noisy, start=start, loss={"kind": "crps"}, phases=phases)
+    assert checkpoint.describe(tmp_path / "checkpoint")["update"] == 2
+
+
 def test_without_amplitude_members_are_the_deterministic_forecast_bit_for_bit(stored, name="sfno"):
     plain = states(stored[1] / name / "checkpoint", stored)
     noisy = stored[1] / f"{name}_noise" / "changes"
