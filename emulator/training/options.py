@@ -244,7 +244,9 @@ class TrainOptions(Options):
     keep: int = option(2, "resumable checkpoints to keep; the one before serves where the last is damaged", minimum=1)
     retries: int = option(0, "after divergence go back to the last good checkpoint with half the rate", minimum=0)
     loss_limit: float | None = option(
-        None, "a loss above it counts as divergence; predicting no change scores about 1 by the squared error", above=0
+        None,
+        "a loss above it, in phases.single the squared error, counts as divergence; no change scores about 1 by that",
+        above=0,
     )
     log_every: int = option(20, minimum=1)
     overwrite: bool = option(

@@ -166,7 +166,7 @@ class Trainer:
                 row, stop, due = agree(row, self.device, should_stop(), due and self.processes.rank == 0)
                 self.logged.add(row, self.update)
                 last = self.update == self.recipe.updates
-                if self.update % self.recipe.log_every == 0 or last:
+                if self.logged.due(self.update):
                     on_log(self.logged.write(self.update, self.retried))
                 if self.validation and (self.update % self.validation.every == 0 or last):
                     self._validate()
