@@ -131,14 +131,51 @@ def test_single_forecasts_are_taken_before_members():
     assert [phase.single for phase in TrainOptions.of(phases_of("ssmm")).phases] == [True, True, False, False]
 
 
-@pytest.mark.parametrize("stop_at", [1, 13])
-def test_a_stopped_run_ends_with_the_same_bits(planet, whole, tmp_path, stop_at):
-    first = stochastic(planet, tmp_path)
+def test_a_row_of_the_log_is_of_one_loss_and_says_of_which(planet, tmp_path, whole):
+    recipe = dataclasses.replace(SINGLE_FIRST, log_every=5, loss="crps")
+    made, losses = stochastic(planet, tmp_path, recipe), []
+    learn = made._learn
+    made._learn = lambda batch: losses.append(learn(batch)) or losses[-1]
+    told = []
+    made.run(told.append)
+    rows = rows_of(tmp_path)
+    assert [(row["update"], row["loss_kind"]) for row in rows] == [
+        (5, "mse"),
+        (10, "mse"),
+        (12, "mse"),
+        (15, "crps"),
+        (18, "crps"),
+    ]
+    for row, part in zip(rows, (slice(0, 5), slice(5, 10), slice(10, 12), slice(12, 15), slice(15, 18)), strict=True):
+        assert row["loss"] == pytest.approx(np.mean([float(each["loss"]) for each in losses[part]]))
+    assert all(isinstance(value, int | float) for row in told for value in row.values())  # which boards take
+    assert not any("loss_kind" in row for row in rows_of(whole))
+
+
+@pytest.fixture(scope="module")
+def whole_single_first(planet, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("whole_single_first")
+    stochastic(planet, directory, SINGLE_FIRST).run()
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("recipe", "uninterrupted", "stop_at"),
+    [
+        (MEMBERS, "whole", 1),
+        (MEMBERS, "whole", 13),
+        (SINGLE_FIRST, "whole_single_first", 7),
+        (SINGLE_FIRST, "whole_single_first", 12),  # the last of the single forecasts
+        (SINGLE_FIRST, "whole_single_first", 13),
+    ],
+)
+def test_a_stopped_run_ends_with_the_same_bits(planet, request, tmp_path, recipe, uninterrupted, stop_at):
+    first = stochastic(planet, tmp_path, recipe)
     with pytest.raises(Interrupted):
         first.run(should_stop=lambda: first.update == stop_at)
     torch.rand(7)
-    stochastic(planet, tmp_path).run()
-    same_state(tmp_path, whole)
+    stochastic(planet, tmp_path, recipe).run()
+    same_state(tmp_path, request.getfixturevalue(uninterrupted))
 
 
 def test_members_that_go_on_from_their_own_states_are_the_same_after_a_stop(planet, tmp_path):
@@ -193,10 +230,11 @@ def test_steps_that_are_computed_again_see_the_same_noise(planet, tmp_path):
         torch.testing.assert_close(again[name], gradient, msg=name)
 
 
-def test_parts_of_a_batch_give_the_gradient_of_the_batch(planet, tmp_path):
+@pytest.mark.parametrize("single", [False, True])
+def test_parts_of_a_batch_give_the_gradient_of_the_batch(planet, tmp_path, single):
     gradients = []
     for parts in (1, 2):
-        recipe = dataclasses.replace(MEMBERS, phases=(Phase(1, 1, 4, 1.0, accumulate=parts),), clip=1e9)
+        recipe = dataclasses.replace(MEMBERS, phases=(Phase(1, 1, 4, accumulate=parts, single=single),), clip=1e9)
         made = stochastic(planet, tmp_path / str(parts), recipe)
         for p in (p for n, p in made.step.named_parameters() if "noise" in n):
             torch.nn.init.normal_(p, std=0.1)
@@ -217,6 +255,15 @@ def test_two_processes_give_the_weights_of_one(tmp_path):
     assert train(tmp_path / "alone", 1, **options) == [0]
     assert train(tmp_path / "two", 2, **options) == [0, 0]
     assert_near(tmp_path / "two", tmp_path / "alone", 1e-4)
+
+
+def test_two_processes_give_the_weights_of_one_after_single_forecasts(tmp_path):
+    options = {"recipe": {"members": 2}, "config": ENERGY, "first": {"single": True}}
+    assert train(tmp_path / "alone", 1, **options) == [0]
+    assert train(tmp_path / "two", 2, **options) == [0, 0]
+    assert_near(tmp_path / "two", tmp_path / "alone", 1e-4)
+    (rows, others) = (rows_of(tmp_path / which) for which in ("two", "alone"))
+    assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in others], rel=1e-4)
 
 
 @pytest.mark.slow
