@@ -8,6 +8,8 @@ from small_store import FREE, store_of
 
 import emulator as em
 from emulator.model import checkpoint
+from emulator.training.options import TrainOptions
+from emulator.training.run import Training
 
 NETWORKS = {
     "sfno": {"kind": "sfno", "embed_dim": 8, "blocks": 2},
@@ -73,7 +75,8 @@ def test_all_but_the_noise_layers_stays_and_their_file_is_small(stored, name="sf
 
 def test_noise_layers_alone_are_refused_in_phases_of_single_forecasts(stored, tmp_path):
     phases = [{"updates": 1, "batch_size": 2, "single": single} for single in (True, False)]
-    with pytest.raises(ValueError, match=r"Expected phases of members alone where start.freeze leaves .*noise"):
+    refused = pytest.raises(ValueError, match=r"Expected phases of members alone where start.freeze leaves .*noise")
+    with refused:
         cheap(stored, tmp_path, "sfno", phases=phases)
     noisy = NETWORKS["sfno"] | {"noise": NOISE}
     start = {
@@ -83,6 +86,10 @@ def test_noise_layers_alone_are_refused_in_phases_of_single_forecasts(stored, tm
     }
     train(stored[0], tmp_path, noisy, start=start, loss={"kind": "crps"}, phases=phases)
     assert checkpoint.describe(tmp_path / "checkpoint")["update"] == 2
+    paths = dict(zip(("store", "statistics"), stored[0], strict=True)) | {"output": tmp_path / "checked"}
+    own = {"network": noisy, "start": start | {"freeze": ["*", "!*noise*"]}, "prognostic": NAMES, "conservation": FREE}
+    with refused:
+        Training(TrainOptions.of(paths | own | {"loss": {"kind": "crps"}, "phases": phases})).describe()
 
 
 def test_without_amplitude_members_are_the_deterministic_forecast_bit_for_bit(stored, name="sfno"):
