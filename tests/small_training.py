@@ -50,7 +50,7 @@ def weighted(samples, statistics, config=CONFIG) -> Weighted:
 
 def loss_of(samples, statistics, config=CONFIG, penalty=None) -> StepLoss:
     found = weighted(samples, statistics, config)
-    return StepLoss(found.loss(config.loss), penalty, single=found.error())
+    return StepLoss(found.loss(config.loss), penalty, single_error=found.error())
 
 
 def buffers_of(samples, statistics, config=CONFIG):

@@ -100,7 +100,7 @@ class NetworkNoise:
         self._held: dict[Key, tuple[int, np.ndarray]] = {}  # the last steps that were drawn, oldest use first
         self._lock = threading.Lock()
         self._size = sizes(np.concatenate([share.repeat(channels, 0), numbers])).astype(np.float32)
-        self._transform, self._space = transform(grid, needed), space
+        self._transform, self._space, self._shape = transform(grid, needed), space, grid.shape
 
     def draw(self, key: Key) -> Tensor:
         """The fields of a key, `(count, own rows, nlon)` float32: all of the first length scale, the next, then the style."""
@@ -134,3 +134,7 @@ class NetworkNoise:
         if amplitude != 1:
             drawn[:, : self.count - self.style] *= amplitude
         return drawn
+
+    def none(self, rows: int, steps: int) -> Tensor:
+        """No noise for several rows and steps, `(row, step, count, own rows, nlon)` of zeros."""
+        return self._space.cut(torch.zeros(1).expand(rows, steps, self.count, *self._shape))

@@ -96,14 +96,23 @@ class Log:
         self.rows = [{name: float(value) for name, value in row.items()} for row in self.rows]
         return self.rows
 
+    def due(self, update: int) -> bool:
+        """Whether a row is to be written after an update; none is a mean of two losses."""
+        recipe = self._recipe
+        return update % recipe.log_every == 0 or update in (recipe.singles, recipe.updates)
+
     def write(self, update: int, retried: int) -> dict:
-        """The row of the log after an update; the time left is told by the updates after the first."""
+        """The row of the log after an update, of numbers; the time left is told by the updates after the first.
+
+        In `metrics.jsonl` it says the kind of its loss too (`loss_kind`), where phases of single forecasts have another.
+        """
         recipe, spent = self._recipe, time.perf_counter() - self._started
         index, _ = recipe.locate(update - 1)
         rows, self.rows = self.rows, []
         means = {name: sum(float(row[name]) for row in rows) / len(rows) for name in rows[0]}
         rate = recipe.learning_rate(update - 1) * 0.5**retried
         row = {"update": update, "phase": index, "learning_rate": rate} | means
+        kind = {"loss_kind": recipe.loss_at(update - 1)} if recipe.singles else {}  # where rows are of two losses
         samples = recipe.sum(lambda phase: phase.batch_size, self._first, update)
         steady, begin = self._steady
         since, begin = (time.perf_counter() - steady, begin) if update > begin else (spent, self._first)
@@ -121,7 +130,7 @@ class Log:
             achieved = self.products * done / self._processes.size / spent
             timing["gigaflop_per_second"] = round(achieved / 1e9, 2)
             timing["product_rate_share"] = round(achieved / self._product_rate, 4)
-        self._journal.add("metrics.jsonl", row)
+        self._journal.add("metrics.jsonl", row | kind)
         self._journal.add("timing.jsonl", timing)
         return row | timing | {"updates": recipe.updates}
 

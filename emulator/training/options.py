@@ -8,7 +8,7 @@ from typing import Any, Literal
 from emulator.generative.windows import INTERPOLATOR, horizon_of, windowed
 from emulator.losses.options import LossOptions, RegionWeight, members_of
 from emulator.options import Options, option
-from emulator.training.phases import MaskOptions, Phase
+from emulator.training.phases import MaskOptions, Phase, check_single
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,9 @@ class ValidationOptions(Options):
     windows: int = option(16, "initial times, spread evenly over the period", minimum=1)
     steps: int = option(12, "length of the rollouts", minimum=1)
     batch_size: int = option(4, "of each process", minimum=1)
-    patience: int = option(0, "end after so many validations without a better one; 0: never", minimum=0)
+    patience: int = option(
+        0, "end after so many validations without a better one, of those after phases.single; 0: never", minimum=0
+    )
     choose: Literal["best", "last"] = option("best", "weights of the best rollouts, or the last ones")
 
 
@@ -242,7 +244,9 @@ class TrainOptions(Options):
     keep: int = option(2, "resumable checkpoints to keep; the one before serves where the last is damaged", minimum=1)
     retries: int = option(0, "after divergence go back to the last good checkpoint with half the rate", minimum=0)
     loss_limit: float | None = option(
-        None, "a loss above it counts as divergence; predicting no change scores about 1 by the squared error", above=0
+        None,
+        "a loss above it, in phases.single the squared error, counts as divergence; no change scores about 1 by that",
+        above=0,
     )
     log_every: int = option(20, minimum=1)
     overwrite: bool = option(
@@ -255,11 +259,7 @@ class TrainOptions(Options):
             raise ValueError(
                 f"Expected network.noise with loss.kind {self.loss.kind}: without, all members are the same"
             )
-        if any(phase.single for phase in self.phases) and (self.members == 1 or len(self.steps) > 1):
-            raise ValueError(
-                "Expected a loss of members, such as crps, and steps of one length with phases of single forecasts "
-                f"(phases.single), got {self.loss.kind} and {max(len(self.steps), 1)} lengths"
-            )
+        check_single(self.phases, self.loss.kind, self.members, self.steps)
         self._check_objective()
         onward = any(phase.replays for phase in self.phases)
         if len(self.steps) > 1 and self.history > 1 and (onward or self.forecasts):

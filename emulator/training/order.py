@@ -87,7 +87,7 @@ class Order:
         seed, steps = self.recipe.seed, range(1, self.recipe.steps(update) + 1)
         rows = [(place, member) for place in places for member in range(self.recipe.members_at(update))]
         if self.recipe.phase(update).single:
-            return self.noise.rows([update_key(seed, update, 0, 0, 1)], 0.0).expand(len(rows), len(steps), -1, -1, -1)
+            return self.noise.none(len(rows), len(steps))
         return torch.stack([self.noise.rows(update_key(seed, update, *row, step) for step in steps) for row in rows])
 
 

@@ -1,6 +1,7 @@
 """Stretches of a training: how long windows are, what they start from, and what of that is hidden. Needs no torch."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal
 
 from emulator.options import Options, option
@@ -109,3 +110,28 @@ class Phase(Options):
         """
         steps = (1 + self.rollout_steps) / 2 if self.random_steps else self.rollout_steps
         return (steps if self.loss_steps == "all" else 1 + (steps - 1) / 3) * self.batch_size
+
+
+def check_single(phases: Sequence[Phase], kind: str, members: int, steps: Sequence[float]) -> None:
+    """Raises `ValueError` where phases of single forecasts do not go with the rest of a training.
+
+    Args:
+      kind: of the loss, which compares so many members. steps: hours of the steps that are learned, none: the store's.
+    """
+    single = [number for number, phase in enumerate(phases) if phase.single]
+    if not single:
+        return
+    if members == 1:
+        raise ValueError(
+            f"Expected a loss of members, such as crps, with phases of single forecasts (phases.single), got {kind}"
+        )
+    if steps:
+        raise ValueError(
+            "Expected steps of the store's own length with phases of single forecasts (phases.single), got train.steps "
+            f"{list(steps)}"
+        )
+    if single != list(range(len(single))) or len(single) == len(phases):
+        raise ValueError(
+            "Expected phases of single forecasts (phases.single) first and members in those after them and in the last, got "
+            f"single in phases {', '.join(map(str, single))} of 0 to {len(phases) - 1}"
+        )

@@ -11,6 +11,8 @@ from emulator.generative.windows import horizon_of
 from emulator.training.options import StartOptions, TrainOptions
 from emulator.training.phases import Phase
 
+SINGLE = "mse"  # the loss of phases of single forecasts
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -25,6 +27,7 @@ class Recipe:
       retries: how often a run that diverged goes back to the last good state with half the learning rate.
       loss_limit: a loss above it counts as divergence, as one that is not finite does.
       members: forecasts of every sample that a score of ensembles compares; 1 for other losses.
+      loss: its kind, "" where that is not known.
       lengths: of a step, in steps of the store; every update draws one.
       rest: hash of all that decides the weights besides the phases, "" where that is not known.
       horizon: steps of the store that one step of a window stands for, where an objective has several belong together.
@@ -49,6 +52,7 @@ class Recipe:
     retries: int = 0
     loss_limit: float = sys.float_info.max
     members: int = 1
+    loss: str = ""
     lengths: tuple[int, ...] = (1,)
     rest: str = ""
     start: StartOptions | None = None
@@ -67,6 +71,7 @@ class Recipe:
             retries=options.retries,
             loss_limit=sys.float_info.max if options.loss_limit is None else options.loss_limit,
             members=options.members,
+            loss=options.loss.kind,
             lengths=lengths,
             start=options.start,
             horizon=horizon_of(options.objective),
@@ -117,6 +122,15 @@ class Recipe:
         done = max(0.0, (update - self.warmup) / max(1, self.updates - self.warmup))
         cosine = self.final_lr + (self.lr - self.final_lr) * (1 + math.cos(math.pi * done)) / 2
         return ramp * cosine * self.phase(update).lr_scale
+
+    @property
+    def singles(self) -> int:
+        """Updates of the phases of single forecasts, with which a training begins."""
+        return sum(phase.updates for phase in self.phases if phase.single)
+
+    def loss_at(self, update: int) -> str:
+        """Kind of the loss of an update."""
+        return SINGLE if self.phase(update).single else self.loss
 
     def members_at(self, update: int) -> int:
         """Forecasts of every sample of an update."""

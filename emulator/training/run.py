@@ -51,7 +51,7 @@ from emulator.training.recipe import Recipe
 from emulator.training.saved import goes_on
 from emulator.training.start import Start
 from emulator.training.trainer import Placement, Trainer
-from emulator.training.tuned import choose
+from emulator.training.tuned import check_single, choose
 from emulator.training.validation import Validation
 from emulator.training.window import StepLoss
 
@@ -232,7 +232,7 @@ class Training:
         network = make_network(network_of(vars(options)), layout, grid)
         if start:
             start.put_into(network, layout, grid)
-        choose(network, options.start)
+        check_single(choose(network, options.start), options.phases)
         rows_at_once(options, network)
         check_posterior(options)
         given = (part.count if part else 0 for part in conditions(network_of(vars(options)), layout, grid))
@@ -272,8 +272,8 @@ class Training:
         options, sharded = self.options, self.options.parallel.weights == "fsdp"
         weighted, lengths = self._weighted(samples, statistics), step.layout.lengths
         longer = {n: weighted.over_length(step, n).loss(options.loss) for n in lengths} if lengths != (1,) else {}
-        single = weighted.error() if any(phase.single for phase in options.phases) else None
-        loss = StepLoss(weighted.loss(options.loss), penalty, longer, single).to(self.device)
+        single_error = weighted.error() if any(phase.single for phase in options.phases) else None
+        loss = StepLoss(weighted.loss(options.loss), penalty, longer, single_error).to(self.device)
         own = weighted if lengths == (1,) else weighted.over_length(step, lengths[0])
         validation_error = loss.error if options.members > 1 else own.error().to(self.device)
         products = 0

@@ -166,7 +166,7 @@ class Trainer:
                 row, stop, due = agree(row, self.device, should_stop(), due and self.processes.rank == 0)
                 self.logged.add(row, self.update)
                 last = self.update == self.recipe.updates
-                if self.update % self.recipe.log_every == 0 or last:
+                if self.logged.due(self.update):
                     on_log(self.logged.write(self.update, self.retried))
                 if self.validation and (self.update % self.validation.every == 0 or last):
                     self._validate()
@@ -250,6 +250,8 @@ class Trainer:
         with averaged(self.step, self.average):
             row = self.validation(self.step, self._data, self.device, self.recipe.precision)
         better = self.best.take(row["skill"], self.update)
+        if self.update <= self.recipe.singles:
+            self.best.since = 0  # patience is for what is trained by the score that validates
         tensors = self.tensors() if better else {}
         if better and self.processes.rank == 0:
             about = {"update": self.update, "identity": self.identity} | row

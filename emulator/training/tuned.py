@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from emulator.model.step import Step
 from emulator.networks.adapters import Adapter, adaptable, matching
 from emulator.parallel.distributed import local, part_of, whole
 from emulator.training.options import StartOptions
+from emulator.training.phases import Phase
 from emulator.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,17 @@ def choose(network: nn.Module, options: StartOptions | None) -> Choice:
     return Choice(frozenset(trained), adapted, {name: factor for name, factor in factors.items() if factor != 1})
 
 
+def check_single(choice: Choice, phases: Sequence[Phase]) -> None:
+    """Raises `ValueError` for phases of single forecasts where only weights of the noise are trained: without noise they get
+    no gradient."""
+    trained = [*choice.whole, *choice.adapted]
+    if any(phase.single for phase in phases) and all("noise" in name for name in trained):
+        raise ValueError(
+            "Expected phases of members alone where start.freeze leaves nothing but the noise's weights to train, got phases "
+            f"of single forecasts (phases.single), which have no noise, and {len(trained)} tensors like {min(trained)}"
+        )
+
+
 class Tuned:
     """A step's parameters as a training changes them. Make it before the step is copied to or spread over processes, `begin`
     afterwards.
@@ -73,6 +85,7 @@ class Tuned:
     def __init__(self, step: Step, recipe: Recipe):
         self._step, self._recipe, self._start = step, recipe, recipe.start
         self._choice = choose(step.network, recipe.start)
+        check_single(self._choice, recipe.phases)
         self._adapters: dict[str, Adapter] = {}
         self._averages: dict[str, Adapter] = {}
         self._base: dict[str, Tensor] = {}  # this process's part of what changes are added to

@@ -26,7 +26,8 @@ class Validation:
         whether it is in squared units.
       every: updates between validations; the last update validates too.
       windows: number of initial times, spread evenly; steps: length of the rollouts from them; batch_size: at a time.
-      patience: the run ends early when so many validations in a row found no better rollouts; 0 never.
+      patience: the run ends early when so many validations in a row found no better rollouts, of those after phases of single
+        forecasts; 0 never.
       members: forecasts from every initial time, for an error of ensembles.
     """
 

@@ -24,7 +24,9 @@ class StepLoss:
     error: nn.Module
     penalty: Callable | None = None
     longer: Mapping[int, nn.Module] = dataclasses.field(default_factory=dict)  # errors of steps of other lengths
-    single: nn.Module | None = None  # in place of a score of members, of updates that make one forecast of a sample
+    single_error: nn.Module | None = (
+        None  # in place of a score of members, of updates that make one forecast of a sample
+    )
 
     def __call__(
         self, step: Step, state: Tensor, result: StepResult, truth: tuple[Tensor, Tensor], anchor, length: int = 1
@@ -47,7 +49,7 @@ class StepLoss:
 
     def to(self, device: torch.device) -> "StepLoss":
         """With its errors on a device."""
-        for error in (*self.errors.values(), *([] if self.single is None else [self.single])):
+        for error in (*self.errors.values(), *([] if self.single_error is None else [self.single_error])):
             error.to(device)
         return self
 
@@ -74,7 +76,7 @@ class WindowOptions:
     Attributes:
       teacher_forced: for every step whether it starts from the truth in place of the network's own state; empty: none.
       gradient_steps: the state is cut from its past after so many steps; 0 never.
-      single: there is one forecast of every sample, whose error is `StepLoss.single`.
+      single: there is one forecast of every sample, whose error is `StepLoss.single_error`.
       last_alone: the loss is that of the last step, and the steps before are run without gradients.
       precision, recompute: as in `emulator.model.rollout.Execution`.
     """
@@ -117,7 +119,7 @@ class Window(nn.Module):
             return self._as_one(batch, options)
         steps, total, start = batch.diagnostic.shape[1], 0.0, (batch.start(), None)
         length = round(batch.length) if isinstance(batch.length, float) else 1
-        loss = dataclasses.replace(self.loss, error=self.loss.single) if options.single else self.loss
+        loss = dataclasses.replace(self.loss, error=self.loss.single_error) if options.single else self.loss
 
         def begin(number: int, state: Tensor, anchor: object) -> tuple[Tensor, object]:
             nonlocal start

@@ -114,6 +114,14 @@ def test_noise_with_a_memory_has_the_same_bits_from_whichever_step_it_goes_on(as
             assert torch.equal(other.draw(forecast_key(0, TIME, member, step)), expected[member, step])
 
 
+@pytest.mark.parametrize("style", [0, 3])
+def test_no_noise_is_zeros_of_the_shape_of_noise(style):
+    noise = NetworkNoise(Grid.gaussian(8), [2000.0, 800.0], 2, style=style)
+    drawn = torch.stack([noise.rows([update_key(1, 0, row, 0, step) for step in (1, 2, 3)]) for row in range(2)])
+    none = noise.none(2, 3)
+    assert none.shape == drawn.shape and none.dtype == drawn.dtype and not none.any()
+
+
 def test_few_degrees_are_drawn_for_long_scales():
     assert NetworkNoise(Grid.gaussian(64), [3000.0], 1)._size.shape[1] < 20
     assert NetworkNoise(Grid.gaussian(64), [3000.0, 0.0], 1)._size.shape[1] == 64

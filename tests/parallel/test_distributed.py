@@ -126,7 +126,7 @@ with process_group(world, torch.device("cpu"), 60):
     assert float(mean_over(torch.tensor([float(world.rank)]))) == (world.size - 1) / 2
     recipe = dataclasses.replace(RECIPE, **json.loads({recipe!r}))
     phases = [dataclasses.replace(p, **{{"batch_size": 4, **json.loads({phase!r})}}) for p in recipe.phases]
-    phases = (dataclasses.replace(phases[0], updates=14), *phases[1:])
+    phases = (dataclasses.replace(phases[0], updates=14, **json.loads({first!r})), *phases[1:])
     recipe = dataclasses.replace(recipe, phases=phases)
     options = dict(network={{"norm": "layer"}}, config={config}, processes=world, sharded={sharded})
     made = trainer(small_planet(), Path({directory!r}), recipe, **options)
@@ -137,9 +137,14 @@ with process_group(world, torch.device("cpu"), 60):
 """
 
 
-def train(directory, size, sharded=False, stop=-1, who=0, recipe=None, phase=None, config="CONFIG") -> list[int]:
-    """Train in `size` processes; the process `who` asks for a stop after update `stop`. Gives the exit codes."""
-    values = {"recipe": json.dumps(recipe or {}), "phase": json.dumps(phase or {}), "config": config}
+def train(directory, size, sharded=False, stop=-1, who=0, config="CONFIG", **more) -> list[int]:
+    """Train in `size` processes; the process `who` asks for a stop after update `stop`. Gives the exit codes.
+
+    `more`: what is another in the `recipe`, in every `phase` and in the `first` of them.
+    """
+    changes = {name: json.dumps(more.pop(name, {})) for name in ("recipe", "phase", "first")}
+    assert not more
+    values = {"config": config, **changes}
     code = PROCESS.format(tests=str(TESTS), directory=str(directory), sharded=sharded, stop=stop, who=who, **values)
     return forked(exec, [(code, {})] * size, worlds(size), 280)
 

@@ -30,6 +30,7 @@ OVERRIDES = [
     "network.blocks=2",
     "network.condition=[time_of_year, sea_surface_temperature]",
     "loss={kind: crps, members: 3}",
+    "phases=[{updates: 20, batch_size: 4, single: true}, {updates: 40, batch_size: 4}]",
     "validation={period: {start: 2001-01-13}, every: 20, windows: 3, steps: 3}",
 ]
 

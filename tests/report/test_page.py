@@ -201,6 +201,20 @@ def test_training_curve(tmp_path):
         training_panel(path)
 
 
+def test_a_training_curve_breaks_where_the_loss_changes(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    kinds = ["mse"] * 30 + ["crps"] * 30
+    rows = [{"update": u, "loss": 2.0 if kind == "crps" else 0.5, "loss_kind": kind} for u, kind in enumerate(kinds, 1)]
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    with figures():
+        drawn = training_panel(path)
+    assert "from 0.5 to 0.5, then from 2 to 2 over 60 updates" in drawn.markup
+    assert "squared error up to update 30, CRPS up to update 60" in drawn.caption
+    curves = [line for line in drawn.markup.figure.axes[0].lines if len(line.get_xdata()) > 2]
+    # one that smoothed or joined both would have other values
+    assert [set(line.get_ydata()) for line in curves] == [{0.5}, {0.5}, {2.0}, {2.0}]
+
+
 def test_verification_and_report_need_no_torch(scored, tmp_path):
     code = f"""
 import sys

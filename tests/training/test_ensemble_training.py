@@ -19,10 +19,13 @@ from emulator.training.options import TrainOptions
 from emulator.training.order import Order
 from emulator.training.phases import Phase
 from emulator.training.recipe import Recipe
-from emulator.training.validation import Validation
+from emulator.training.validation import Best, Validation
 from emulator.training.window import Window, WindowOptions
 
 MEMBERS = dataclasses.replace(RECIPE, members=2)
+SINGLE_FIRST = dataclasses.replace(
+    MEMBERS, phases=(dataclasses.replace(MEMBERS.phases[0], single=True), MEMBERS.phases[1])
+)
 PATHS = {"store": "a", "statistics": "b", "output": "c"}
 
 
@@ -75,8 +78,7 @@ def test_phases_of_single_forecasts_train_as_a_network_without_noise_by_the_squa
 
 
 def test_members_come_after_a_phase_of_single_forecasts(planet, tmp_path):
-    first, second = MEMBERS.phases
-    recipe = dataclasses.replace(MEMBERS, phases=(dataclasses.replace(first, single=True), second))
+    recipe = SINGLE_FIRST
     made = stochastic(planet, tmp_path, recipe)
     assert [recipe.members_at(update) for update in (0, 11, 12)] == [1, 1, 2]
     assert [recipe.work(phase) for phase in recipe.phases] == [3, 2 * 2 * 2]
@@ -84,23 +86,96 @@ def test_members_come_after_a_phase_of_single_forecasts(planet, tmp_path):
     assert any(p.any() for n, p in made.step.named_parameters() if "noise" in n)
 
 
-def test_single_forecasts_are_refused_where_there_are_no_members():
-    for more in (
-        {},
-        {"steps": [6, 12], "loss": {"kind": "crps"}, "network": {"kind": "sfno", "noise": {"channels": 1}}},
+def test_patience_counts_from_the_first_phase_of_members(planet, tmp_path):
+    recipe = dataclasses.replace(SINGLE_FIRST, lr=1e-9, final_lr=1e-9, ema=0.0)
+    made = stochastic(planet, tmp_path, recipe)
+    error = made._run_window._module.loss.error
+    made.validation = Validation(made.samples, error, 2, 2, 2, 2, patience=2, members=2, squared=False)
+    made.best = Best(skill=1.0)  # what no forecast reaches
+    made.run()
+    assert made.update == 16 and made.best.since == 2
+
+
+def phases_of(singles: str) -> dict:
+    """Of a loss of members; "s" is a phase of single forecasts, "m" one of members."""
+    phases = [{"updates": 2, "single": letter == "s"} for letter in singles]
+    return PATHS | {
+        "loss": {"kind": "crps"},
+        "network": {"kind": "sfno", "noise": {"channels": 1}},
+        "phases": phases,
+    }
+
+
+@pytest.mark.parametrize("steps", [[12], [6, 12]])
+def test_single_forecasts_are_refused_with_steps_of_their_own(steps):
+    with pytest.raises(
+        ValueError, match=r"Expected steps of the store's own length .*phases.single.* \[" + str(steps[0])
     ):
-        with pytest.raises(ValueError, match=r"Expected a loss of members, such as crps, .*phases.single"):
-            TrainOptions.of(PATHS | {"phases": [{"updates": 2, "single": True}]} | more)
+        TrainOptions.of(phases_of("sm") | {"steps": steps})
 
 
-@pytest.mark.parametrize("stop_at", [1, 13])
-def test_a_stopped_run_ends_with_the_same_bits(planet, whole, tmp_path, stop_at):
-    first = stochastic(planet, tmp_path)
+def test_single_forecasts_are_refused_where_there_are_no_members():
+    with pytest.raises(ValueError, match=r"Expected a loss of members, such as crps, .*\(phases.single\), got mse"):
+        TrainOptions.of(phases_of("sm") | {"loss": {"kind": "mse"}})
+
+
+@pytest.mark.parametrize(
+    ("singles", "got"), [("s", "0 of 0 to 0"), ("ss", "0, 1 of 0 to 1"), ("smsm", "0, 2 of"), ("ms", "1 of")]
+)
+def test_single_forecasts_are_refused_after_members_and_at_the_end(singles, got):
+    with pytest.raises(ValueError, match=rf"Expected phases of single forecasts .* first .* single in phases {got}"):
+        TrainOptions.of(phases_of(singles))
+
+
+def test_single_forecasts_are_taken_before_members():
+    assert [phase.single for phase in TrainOptions.of(phases_of("ssmm")).phases] == [True, True, False, False]
+
+
+def test_a_row_of_the_log_is_of_one_loss_and_says_of_which(planet, tmp_path, whole):
+    recipe = dataclasses.replace(SINGLE_FIRST, log_every=5, loss="crps")
+    made, losses = stochastic(planet, tmp_path, recipe), []
+    learn = made._learn
+    made._learn = lambda batch: losses.append(learn(batch)) or losses[-1]
+    told = []
+    made.run(told.append)
+    rows = rows_of(tmp_path)
+    assert [(row["update"], row["loss_kind"]) for row in rows] == [
+        (5, "mse"),
+        (10, "mse"),
+        (12, "mse"),
+        (15, "crps"),
+        (18, "crps"),
+    ]
+    for row, part in zip(rows, (slice(0, 5), slice(5, 10), slice(10, 12), slice(12, 15), slice(15, 18)), strict=True):
+        assert row["loss"] == pytest.approx(np.mean([float(each["loss"]) for each in losses[part]]))
+    assert all(isinstance(value, int | float) for row in told for value in row.values())  # which boards take
+    assert not any("loss_kind" in row for row in rows_of(whole))
+
+
+@pytest.fixture(scope="module")
+def whole_single_first(planet, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("whole_single_first")
+    stochastic(planet, directory, SINGLE_FIRST).run()
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("recipe", "uninterrupted", "stop_at"),
+    [
+        (MEMBERS, "whole", 1),
+        (MEMBERS, "whole", 13),
+        (SINGLE_FIRST, "whole_single_first", 7),
+        (SINGLE_FIRST, "whole_single_first", 12),  # the last of the single forecasts
+        (SINGLE_FIRST, "whole_single_first", 13),
+    ],
+)
+def test_a_stopped_run_ends_with_the_same_bits(planet, request, tmp_path, recipe, uninterrupted, stop_at):
+    first = stochastic(planet, tmp_path, recipe)
     with pytest.raises(Interrupted):
         first.run(should_stop=lambda: first.update == stop_at)
     torch.rand(7)
-    stochastic(planet, tmp_path).run()
-    same_state(tmp_path, whole)
+    stochastic(planet, tmp_path, recipe).run()
+    same_state(tmp_path, request.getfixturevalue(uninterrupted))
 
 
 def test_members_that_go_on_from_their_own_states_are_the_same_after_a_stop(planet, tmp_path):
@@ -155,10 +230,11 @@ def test_steps_that_are_computed_again_see_the_same_noise(planet, tmp_path):
         torch.testing.assert_close(again[name], gradient, msg=name)
 
 
-def test_parts_of_a_batch_give_the_gradient_of_the_batch(planet, tmp_path):
+@pytest.mark.parametrize("single", [False, True])
+def test_parts_of_a_batch_give_the_gradient_of_the_batch(planet, tmp_path, single):
     gradients = []
     for parts in (1, 2):
-        recipe = dataclasses.replace(MEMBERS, phases=(Phase(1, 1, 4, 1.0, accumulate=parts),), clip=1e9)
+        recipe = dataclasses.replace(MEMBERS, phases=(Phase(1, 1, 4, accumulate=parts, single=single),), clip=1e9)
         made = stochastic(planet, tmp_path / str(parts), recipe)
         for p in (p for n, p in made.step.named_parameters() if "noise" in n):
             torch.nn.init.normal_(p, std=0.1)
@@ -179,6 +255,15 @@ def test_two_processes_give_the_weights_of_one(tmp_path):
     assert train(tmp_path / "alone", 1, **options) == [0]
     assert train(tmp_path / "two", 2, **options) == [0, 0]
     assert_near(tmp_path / "two", tmp_path / "alone", 1e-4)
+
+
+def test_two_processes_give_the_weights_of_one_after_single_forecasts(tmp_path):
+    options = {"recipe": {"members": 2}, "config": ENERGY, "first": {"single": True}}
+    assert train(tmp_path / "alone", 1, **options) == [0]
+    assert train(tmp_path / "two", 2, **options) == [0, 0]
+    assert_near(tmp_path / "two", tmp_path / "alone", 1e-4)
+    (rows, others) = (rows_of(tmp_path / which) for which in ("two", "alone"))
+    assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in others], rel=1e-4)
 
 
 @pytest.mark.slow

@@ -8,6 +8,8 @@ from small_store import FREE, store_of
 
 import emulator as em
 from emulator.model import checkpoint
+from emulator.training.options import TrainOptions
+from emulator.training.run import Training
 
 NETWORKS = {
     "sfno": {"kind": "sfno", "embed_dim": 8, "blocks": 2},
@@ -69,6 +71,25 @@ def test_all_but_the_noise_layers_stays_and_their_file_is_small(stored, name="sf
     assert all(torch.equal(tensor, other.state_dict()[key]) for key, tensor in one.state_dict().items())
     with pytest.raises(checkpoint.CheckpointError, match="the changes in .* were trained on"):
         em.load_model(stored[1] / f"{name}_noise" / "changes", base=stored[1] / f"{name}_noise" / "checkpoint")
+
+
+def test_noise_layers_alone_are_refused_in_phases_of_single_forecasts(stored, tmp_path):
+    phases = [{"updates": 1, "batch_size": 2, "single": single} for single in (True, False)]
+    refused = pytest.raises(ValueError, match=r"Expected phases of members alone where start.freeze leaves .*noise")
+    with refused:
+        cheap(stored, tmp_path, "sfno", phases=phases)
+    noisy = NETWORKS["sfno"] | {"noise": NOISE}
+    start = {
+        "checkpoint": stored[1] / "sfno" / "checkpoint",
+        "statistics": "old",
+        "freeze": ["*", "!*noise*", "!decoder*"],
+    }
+    train(stored[0], tmp_path, noisy, start=start, loss={"kind": "crps"}, phases=phases)
+    assert checkpoint.describe(tmp_path / "checkpoint")["update"] == 2
+    paths = dict(zip(("store", "statistics"), stored[0], strict=True)) | {"output": tmp_path / "checked"}
+    own = {"network": noisy, "start": start | {"freeze": ["*", "!*noise*"]}, "prognostic": NAMES, "conservation": FREE}
+    with refused:
+        Training(TrainOptions.of(paths | own | {"loss": {"kind": "crps"}, "phases": phases})).describe()
 
 
 def test_without_amplitude_members_are_the_deterministic_forecast_bit_for_bit(stored, name="sfno"):
