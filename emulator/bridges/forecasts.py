@@ -84,8 +84,8 @@ class ForeignForecaster:
         self._levels = sorted(levels)
         self.dataset = self._described(analysis)
 
-    def see_sea(self, fields: Mapping[str, np.ndarray], leads: Sequence[str]) -> None:
-        """Nothing: these models step no ocean of ours."""
+    def see(self, fields: Mapping[str, np.ndarray], inits: Sequence, leads: Sequence) -> None:
+        """Nothing: these models step no ocean of ours, and whole levels may be missing of what they forecast."""
 
     @property
     def length(self) -> int:

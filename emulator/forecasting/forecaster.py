@@ -16,6 +16,7 @@ from emulator.data.forcing import Forcing, StepInputs
 from emulator.data.trained_range import TrainedRange
 from emulator.forecasting.blocks import Block, Entry, Naming
 from emulator.forecasting.ensembles import InitialStates, space_of
+from emulator.forecasting.finite import Finite
 from emulator.forecasting.leads import Lead, joined
 from emulator.forecasting.nudging import NudgedBy
 from emulator.forecasting.options import EnsembleOptions, check_sea
@@ -29,6 +30,7 @@ from emulator.model.rollout import rollout
 from emulator.model.stepper import Carry, Stepper, newest
 from emulator.parallel.host_copies import HostCopies, to_device
 from emulator.parallel.space import ALONE, Fetch, Space
+from emulator.planet.calendar import lead_text
 from emulator.planet.grid import Grid
 from emulator.store.schema import grid_of
 
@@ -81,6 +83,7 @@ class Forecaster:
         self.rows: np.ndarray | None = None
         self._fetch: Fetch | None = None
         self._outside: dict[str, np.ndarray | None] = {}
+        self._finite = Finite(len(self.forcing.grid.shape), ensemble is not None)
         self.give_rows(None)
         self.copies = HostCopies(self.step.device)
         self._records: set[str] = set()  # names that the conservation scheme records, once a step has been taken
@@ -129,10 +132,12 @@ class Forecaster:
     def _rows_of(self, band: Tensor) -> Tensor:
         return self._fetch(band.movedim(-2, 0)).movedim(0, -2)
 
-    def see_sea(self, fields: Mapping[str, np.ndarray], leads: Sequence[str]) -> None:
-        """Compares the sea's temperature, as an ocean stepped it to leads that are named, with what training has seen."""
+    def see(self, fields: Mapping[str, np.ndarray], inits: Sequence, leads: Sequence) -> None:
+        """Looks whether states are finite, and compares the sea's temperature, as an ocean stepped it, with what training has
+        seen: of fields `(time, lead, ...)` from initial times."""
+        self._finite.see(fields, {n: self._outside[n] for n in self.step.layout.prognostic.names}, inits, leads)
         for at, lead in enumerate(leads if self.sea is not None else ()):
-            self.trained_sea.see(SEA_TEMPERATURE, fields[SEA_TEMPERATURE][:, at], f"lead {lead}")
+            self.trained_sea.see(SEA_TEMPERATURE, fields[SEA_TEMPERATURE][:, at], f"lead {lead_text(lead)}")
 
     @property
     def members(self) -> int:

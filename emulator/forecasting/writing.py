@@ -79,7 +79,7 @@ def in_memory(
             # the first block does not know yet what steps record
             names = dict.fromkeys(name for block in blocks for name in block)
             fields = {name: _along_leads(blocks, name, row) for name in names}
-            forecaster.see_sea({name: field[None] for name, field in fields.items()}, list(map(lead_text, leads)))
+            forecaster.see({name: field[None] for name, field in fields.items()}, [group[row]], leads)
             forecasts.append(dataset_of(forecaster, fields, leads, thin, schedule.mean))
     static = [name for name, field in forecasts[0].data_vars.items() if "lead_time" not in field.dims]
     whole = xr.concat([one.drop_vars(static) for one in forecasts], "init_time")
@@ -140,7 +140,8 @@ def write(
                 at = schedule.numbers.index(position.number) + 1
                 ocean_at = ocean.begin(position.number) if ocean else 0
                 log.info("%s: resuming after lead %s", path, lead_text(leads[at - 1]))
-            for here, block in forecaster.blocks([times[i] for i in group], schedule, position):
+            inits = [times[i] for i in group]
+            for here, block in forecaster.blocks(inits, schedule, position):
                 length = block.leads
                 last = at + length == len(leads)
                 options = leads[at : at + length], thin, schedule.mean
@@ -149,7 +150,7 @@ def write(
                     named = functools.partial(dataset_of, ocean.fields)
                     writer.submit(ocean.write, block.ocean, group, ocean_at, last, named)
                     ocean_at += block.ocean.leads if block.ocean else 0
-                writer.submit(_write_block, forecaster, rows, path, group, block, options, last, of_sea)
+                writer.submit(_write_block, forecaster, rows, path, group, inits, block, options, last, of_sea)
                 if last:
                     writer.submit(restarts.remove)
                 else:
@@ -233,10 +234,10 @@ def compact_json(options) -> str:
     return json.dumps(as_before(options), separators=(",", ":"), default=str)
 
 
-def _write_block(forecaster, rows: Rows | None, path, group, block: Block, options, last, of_sea: Note) -> None:
+def _write_block(forecaster, rows: Rows | None, path, group, inits, block: Block, options, last, of_sea: Note) -> None:
     fields = block.fields()  # waits for the device in the writer's thread, while the next block is computed
     if rows is None or len(forecaster.rows):
-        forecaster.see_sea(fields, list(map(lead_text, options[0])))
+        forecaster.see(fields, inits, options[0])
         of_sea.write()
     space = forecaster.space
     if space.rank:  # what has no rows, the first process writes

@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 def render(view: View, title: str, written: str = "") -> str:
     """The page as HTML that needs no other file; `written` stands in the footer."""
     bodies, links, number = [], [], 0
-    for anchor, name, entries in sections():
+    # without forecasts the sections that these fill hold persistence alone
+    for anchor, name, entries in sections(() if view.forecasts else ("long-run", "scenarios")):
         body = []
         with figures():
             parts = [part for entry in entries for part in entry.parts(view)]

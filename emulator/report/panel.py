@@ -5,7 +5,7 @@ what it needs.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from emulator.registry import Registry
 from emulator.report.style import Panel
@@ -66,8 +66,9 @@ def panel(section: str, order: int, needs: tuple[str, ...] = ()):
     return lambda draw: PANELS.register(f"{draw.__module__}.{draw.__name__}", Entry(section, order, needs, draw)).draw
 
 
-def sections() -> list[tuple[str, str, list[Entry]]]:
-    """Key, title and panels of every section, in order."""
+def sections(after_summary: Sequence[str] = ()) -> list[tuple[str, str, list[Entry]]]:
+    """Key, title and panels of every section, in order; `after_summary`: keys of sections that follow the first one."""
     entries = PANELS.all().values()
     keys = [*SECTIONS, *sorted({entry.section for entry in entries} - set(SECTIONS))]
+    keys = [keys[0], *after_summary, *(key for key in keys[1:] if key not in after_summary)]
     return [(key, SECTIONS.get(key, key.capitalize()), [e for e in entries if e.section == key]) for key in keys]

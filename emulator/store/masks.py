@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from emulator.planet.grid import CLOSED, Grid
+from emulator.planet.slab import SEA_TEMPERATURE
 from emulator.planet.vertical import VERTICAL
 
 LAND_SEA_MASK = "land_sea_mask"
@@ -56,8 +57,32 @@ def domain_of(dataset: xr.Dataset, name: str, beside: xr.Dataset | None = None) 
         dataset = beside
     if what not in dataset:
         raise ValueError(f"Expected the static field {what} for the domain {domain!r} of {name}, got none of that name")
-    own = {d: n for d, n in field.sizes.items() if d not in ("time", "init_time", "lead_time", "member")}
-    return where_inside(domain, dataset[what].variable, name, own)
+    return where_inside(domain, dataset[what].variable, name, _own_sizes(field))
+
+
+def counted(dataset: xr.Dataset, name: str) -> np.ndarray | None:
+    """Where a field is averaged over: bool on its own dimensions, `([vertical,] *space)`, None for everywhere.
+
+    As `domain_of`; and the sea's temperature that a store holds over land too, where there is sea by `land_sea_mask`. What
+    models prescribe is filled in over land, where nothing ever warms it: a mean over the globe would be too small by the
+    share of land. Without that mask it counts everywhere.
+    """
+    if name != SEA_TEMPERATURE or domain_name(dataset, name) is not None:
+        return domain_of(dataset, name)
+    if LAND_SEA_MASK not in dataset:
+        return None
+    return where_inside("ocean", dataset[LAND_SEA_MASK].variable, name, _own_sizes(dataset[name]))
+
+
+def with_land_sea_mask(dataset: xr.Dataset, beside: xr.Dataset | None) -> xr.Dataset:
+    """A store with `land_sea_mask`: its own, or that of another store of the same grid where it has none and that has one."""
+    if beside is None or LAND_SEA_MASK not in beside or LAND_SEA_MASK in dataset:
+        return dataset
+    return dataset.assign({LAND_SEA_MASK: beside[LAND_SEA_MASK].variable})
+
+
+def _own_sizes(field: xr.DataArray) -> dict:
+    return {d: n for d, n in field.sizes.items() if d not in ("time", "init_time", "lead_time", "member")}
 
 
 def mask_is_known(dataset: xr.Dataset, name: str, beside: xr.Dataset | None = None) -> bool:

@@ -9,9 +9,9 @@ import xarray as xr
 from emulator.planet.calendar import TimeStep, valid_times
 from emulator.planet.grid import Grid
 from emulator.planet.vertical import vertical_of
-from emulator.store.masks import cut, domain_of
+from emulator.store.masks import counted, cut
 from emulator.store.schema import ROWS, level_label
-from emulator.verify.channels import compact, sea_cells, values
+from emulator.verify.channels import compact, values
 from emulator.verify.climate import BLOCK_BYTES, month_of
 from emulator.verify.yearly import year_numbers
 
@@ -62,20 +62,19 @@ class Annual:
         return cls(dataset, label, [np.flatnonzero((year == one) & chosen) for one in label])
 
     def series(self, name: str, grid: Grid) -> np.ndarray:
-        """Annual means of a variable without space, or area means of a field, `(year,)`."""
+        """Annual means of a variable without space, or area means of a field where it exists, `(year,)`."""
         array = self.dataset[name]
         if ROWS & set(array.dims):
-            return self.fields(Channel(name, name, ""), grid).mean(axis=0) @ grid.area.ravel()
+            return area_means(self.fields(Channel(name, name, ""), grid), grid).mean(axis=0)
         series = np.asarray(array.values, np.float64)
         return np.array([series[place].mean() for place in self.places])
 
     def fields(self, channel: Channel, grid: Grid) -> np.ndarray:
         """Annual means `(member, year, cell)`, NaN where the field does not exist."""
-        array, exists = self.dataset[channel.variable], domain_of(self.dataset, channel.variable)
+        array, exists = self.dataset[channel.variable], counted(self.dataset, channel.variable)
         if (axis := vertical_of(array.dims)) is not None:
             at = nearest_to_surface(array, axis)
             array, exists = array.isel({axis: at}), None if exists is None else exists[at]
-        exists = sea_cells(self.dataset, channel.variable) if exists is None else exists
         array = array.transpose(*(d for d in ("member",) if d in array.dims), "time", *grid.dims)
         members, longest = array.sizes.get("member", 1), max(map(len, self.places))
         together = max(1, BLOCK_BYTES // (8 * members * longest * grid.area.size))  # years that are read at once
@@ -87,6 +86,13 @@ class Annual:
             ends = np.cumsum([len(place) for place in places])[:-1]
             found += [year.mean(axis=1) for year in np.split(block, ends, axis=1)]
         return np.stack(found, axis=1)
+
+
+def area_means(fields: np.ndarray, grid: Grid) -> np.ndarray:
+    """Of fields `(member, year, cell)` over the cells that all of them have, `(member, year)`."""
+    known = np.isfinite(fields).all(axis=(0, 1))
+    area = grid.area.ravel()[known]
+    return fields[..., known] @ (area / area.sum())
 
 
 def channels_of(

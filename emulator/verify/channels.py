@@ -9,10 +9,9 @@ import numpy as np
 import xarray as xr
 
 from emulator.planet.grid import Grid
-from emulator.planet.slab import SEA_TEMPERATURE, is_sea
 from emulator.planet.vertical import VERTICAL, Levels, vertical_of
 from emulator.store.chunks import ChunkReader
-from emulator.store.masks import LAND_SEA_MASK, cut, domain_name, domain_of, mask_name
+from emulator.store.masks import counted, cut, domain_name, domain_of, mask_name
 from emulator.store.schema import entry, level_label
 from emulator.verify.align import check_units, common_levels
 from emulator.verify.averaging import all_unlike
@@ -240,8 +239,8 @@ def _nearest(levels: np.ndarray, wanted: Sequence[float], axis: str) -> np.ndarr
 def _domain(name: str, stores: Mapping[str, xr.Dataset], places: Mapping) -> tuple[np.ndarray | None, str]:
     """Where a variable exists in all stores that say so, `(level, cell)` on its common levels, and as what; None: everywhere.
 
-    A forecast without the mask that its attribute names takes the truth's. The sea's temperature without a domain counts in
-    `sea_cells` of the truth. Raises `ValueError` where no store has the mask.
+    A forecast without the mask that its attribute names takes the truth's. What has no domain is where the first store has it
+    `counted`, the truth if it can tell. Raises `ValueError` where no store has the mask.
     """
     exists, names = None, {}
     for store, dataset in stores.items():
@@ -253,20 +252,10 @@ def _domain(name: str, stores: Mapping[str, xr.Dataset], places: Mapping) -> tup
         own = own.reshape(1, -1) if places[store] is None else own.reshape(len(own), -1)[list(places[store])]
         exists = own if exists is None else exists & own
         names[domain] = None
-    if not names and (sea := sea_cells(stores["truth"], name)) is not None:
-        return sea.reshape(1, -1), "ocean"
+    if not names:
+        sea = next((own for dataset in stores.values() if (own := counted(dataset, name)) is not None), None)
+        return (None, "") if sea is None else (sea.reshape(1, -1), "ocean")
     return exists, " and ".join(names)
-
-
-def sea_cells(dataset: xr.Dataset, name: str) -> np.ndarray | None:
-    """Where the sea's temperature counts that a store holds over land too, `(*space)` bool; None for any other variable.
-
-    What models prescribe is filled in over land, where nothing ever warms it: a mean over the globe would be too small by the
-    share of land. None also in a store without `land_sea_mask`.
-    """
-    if name != SEA_TEMPERATURE or LAND_SEA_MASK not in dataset or domain_name(dataset, name) is not None:
-        return None
-    return is_sea(np.nan_to_num(dataset[LAND_SEA_MASK].values, nan=1.0))
 
 
 def _short_name(truth: xr.Dataset, name: str) -> str:

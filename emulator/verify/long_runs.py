@@ -8,6 +8,7 @@ import xarray as xr
 
 from emulator.planet.calendar import TimeStep, hour_and_leap_day, lead_seconds, valid_times
 from emulator.planet.grid import Grid
+from emulator.store.masks import with_land_sea_mask
 from emulator.store.schema import constants_of, horizontal_coordinates, levels_of
 from emulator.verify.channels import channel_name, headline_ranks, scored, values
 from emulator.verify.climate import (
@@ -64,13 +65,13 @@ def long_run_scores(
     `climate`, of its first member, and `long_climate`, of all members.
 
     The truth's record is taken at the hours of day that a run has, so that the diurnal cycle is no error.
-    `references`: what takes its place for some runs, such as the same model under warmer seas. Fields that a run lacks
-    are NaN. `DESCRIBED` tells what the fields are. Raises `ValueError` for a run without a shared field, or one that is not
-    finite.
+    `references`: what takes its place for some runs, such as the same model under warmer seas; without `land_sea_mask` it has
+    the truth's. Fields that a run lacks are NaN. `DESCRIBED` tells what the fields are. Raises `ValueError` for a run
+    without a shared field, or one that is not finite.
     """
     parts = []
     for name, run in runs.items():
-        reference = (references or {}).get(name, truth)
+        reference = with_land_sea_mask((references or {}).get(name, truth), truth)
         part = _one_run(name, run, reference, grid, variables)
         part["climate_reference"] = ((), name if name in (references or {}) else "truth")
         parts.append(part.expand_dims(climate_run=[name]))

@@ -10,8 +10,9 @@ import numpy as np
 import xarray as xr
 
 from emulator.planet.grid import Grid
+from emulator.store.masks import LAND_SEA_MASK, with_land_sea_mask
 from emulator.store.schema import horizontal_coordinates
-from emulator.verify.annual import Annual, Channel, channels_of, check_fields, common_years, members_of
+from emulator.verify.annual import Annual, Channel, area_means, channels_of, check_fields, common_years, members_of
 from emulator.verify.channels import scored_variables
 from emulator.verify.nrmse import NRMSE, another_member, noise_floor, norm, nrmse
 from emulator.verify.options import ScenarioOptions
@@ -71,13 +72,18 @@ def scenario_scores(scenarios: Scenarios, grid: Grid) -> xr.Dataset:
     first = next(iter(scenarios.train.values()))[0]
     channels = channels_of(first, grid, asked.variables, _predicted_by_all(scenarios, grid))
     check_fields(scenarios.stores(), channels)
+    with_mask = next((d for d in scenarios.stores().values() if LAND_SEA_MASK in d), None)
+
+    def by_years(dataset: xr.Dataset, name: str) -> Annual:
+        return Annual.of(with_land_sea_mask(dataset, with_mask), name, asked.months)
+
     annual = {
-        kind: {s: [Annual.of(d, f"a store of {s}", asked.months) for d in stores] for s, stores in groups.items()}
+        kind: {s: [by_years(d, f"a store of {s}") for d in stores] for s, stores in groups.items()}
         for kind, groups in (("train", scenarios.train), ("held_out", scenarios.held_out))
     }
-    annual["control"] = {"control": [Annual.of(d, "the control", asked.months) for d in scenarios.control]}
+    annual["control"] = {"control": [by_years(d, "the control") for d in scenarios.control]}
     emulators = {
-        name: {s: Annual.of(d, f"{name} of {s}", asked.months) for s, d in stores.items()}
+        name: {s: by_years(d, f"{name} of {s}") for s, d in stores.items()}
         for name, stores in scenarios.forecasts.items()
     }
     if both := sorted(set(scenarios.train) & set(scenarios.held_out)):
@@ -155,7 +161,7 @@ def _of_channel(work: _Work, asked: ScenarioOptions) -> xr.Dataset:
     area = work.grid.area.ravel()[exists] / work.grid.area.ravel()[exists].sum()
     scales = {s: fields[..., exists] @ area for s, (_, fields) in training.items()}
     if work.scale != work.channel:
-        scales = {s: _area_means(work.members("train", s, work.scale)[1], work.grid) for s in training}
+        scales = {s: area_means(work.members("train", s, work.scale)[1], work.grid) for s in training}
     least = min(len(fields) for _, fields in training.values())
 
     def fitted(members: slice) -> PatternScaling:
@@ -185,12 +191,6 @@ def _of_channel(work: _Work, asked: ScenarioOptions) -> xr.Dataset:
 
 def _on(control, exists):
     return control[exists] if np.ndim(control) else control
-
-
-def _area_means(fields: np.ndarray, grid: Grid) -> np.ndarray:
-    known = np.isfinite(fields).all(axis=(0, 1))
-    area = grid.area.ravel()[known]
-    return fields[..., known] @ (area / area.sum())
 
 
 def _years(work: _Work, scenario: str, asked: Sequence[int]) -> np.ndarray:

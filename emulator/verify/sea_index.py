@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from emulator.planet.grid import Grid
-from emulator.store.masks import domain_of
+from emulator.store.masks import counted
 from emulator.verify.channels import compact, values
 from emulator.verify.climate import BLOCK_BYTES, MONTHS
 from emulator.verify.yearly import Moments
@@ -30,7 +30,7 @@ def box_means(dataset: xr.Dataset, grid: Grid, positions: np.ndarray) -> np.ndar
     if FIELD not in dataset or "time" not in dataset[FIELD].dims or "member" in dataset[FIELD].dims:
         return None
     inside = box(grid) if grid.has_rows or grid.is_points else np.zeros(grid.shape, bool)
-    if (exists := domain_of(dataset, FIELD)) is not None:
+    if (exists := counted(dataset, FIELD)) is not None:
         inside = inside & exists.reshape(grid.shape)
     if not inside.any():
         return None

@@ -11,8 +11,9 @@ import xarray as xr
 
 from emulator.planet.grid import Grid
 from emulator.report.given_forcing import forcing_caveats
+from emulator.report.page import render
 from emulator.report.panel import PANELS
-from emulator.report.panels.climate_change import response_sentences
+from emulator.report.panels.climate_change import response_sentences, responses
 from emulator.report.panels.long_climate import by_years
 from emulator.report.panels.summary import verdict
 from emulator.report.style import Panel, figures
@@ -100,7 +101,67 @@ def test_without_forecasts_the_page_begins_with_the_response(view):
     assert verdict(view)[0] != sentence  # forecasts come first
     plain = View(view.scores)
     plain.forecasts = []
-    assert verdict(plain)[0] == sentence and "There was no forecast to judge" in verdict(plain)[1]
+    assert verdict(plain)[0] == sentence
+    assert verdict(plain)[1].startswith(
+        "There was no forecast to judge: the headline scores below are errors of persistence"
+    )
+
+
+def anchors(page: str) -> list[str]:
+    return re.findall(r'<section id="([^"]+)"', page)
+
+
+def test_without_forecasts_long_runs_follow_the_summary(view):
+    needed = {name for entry in PANELS.all().values() for name in entry.needs} - {"rmse", "bias", "climate_response"}
+    plain = View(view.scores.drop_vars(needed, errors="ignore"))  # two panels, for a page that is soon made
+    assert anchors(render(plain, "forecasts"))[:3] == ["summary", "error", "long-run"]
+    plain.forecasts = []
+    assert anchors(render(plain, "runs"))[:3] == ["summary", "long-run", "error"]
+
+
+@pytest.fixture(scope="module")
+def warming(tmp_path_factory) -> View:
+    """Three runs over a slab, twice and four times the CO2, with what is asked of a climate and a field besides."""
+
+    def of(warmer, seed):
+        one = planet(warmer, seed)
+        land = (np.radians(GRID.mesh()[1]) < 2).astype(float)
+        sea = (
+            (one["sea_surface_temperature"] + warmer)
+            .where(land < 0.5, 280.0)
+            .assign_attrs(units="K", role="prognostic")
+        )
+        rain = (1e-5 * (3 + 0.1 * warmer + 0.1 * (one["temperature"] - 280 - warmer))).assign_attrs(units="kg m-2 s-1")
+        fields = {"2m_temperature": one["temperature"], "mean_total_precipitation_rate": rain}
+        fields |= {"surface_pressure": (1e5 + one["temperature"]).assign_attrs(units="Pa")}
+        fields |= {"sea_surface_temperature": sea, "land_sea_mask": (("latitude", "longitude"), land)}
+        return one.drop_vars("temperature").assign(fields)
+
+    def run(warmer, seed):
+        one = of(warmer, seed).rename(time="lead_time").expand_dims("init_time")
+        one["land_sea_mask"] = one["land_sea_mask"].isel(init_time=0)
+        return one.assign_coords(init_time=TIME[:1], lead_time=TIME - TIME[0])
+
+    runs = {"1x": run(0.1, 1), "2x": run(1.6, 2), "4x": run(3.1, 3)}
+    references = {"2x": of(2, 4), "4x": of(4, 5)}
+    first = runs["1x"].isel(lead_time=slice(0, 3))
+    path = tmp_path_factory.mktemp("warming") / "scores.nc"
+    write_scores(score(first, of(0, 0), long_runs=runs, references=references, events=()), path)
+    return View(open_scores(path))
+
+
+def test_what_is_asked_of_a_climate_is_drawn_for_every_run_with_a_response(warming):
+    with figures():
+        drawn = [part for part in responses(warming) if isinstance(part, Panel)]
+    titles = ["2 m temperature", "Precipitation", "Sea surface temperature"]
+    assert [part.caption for part in drawn] == [
+        f"{t}: change from 1x to 2x, 4x, and of their references." for t in titles
+    ]
+    sentences = response_sentences(warming)
+    assert [s.split(":")[0] for s in sentences] == [f"{t} of {run}" for run in ("2x", "4x") for t in titles]
+    sea = re.search(r"([\d.]+) K from 1x on, ([\d.]+) of the reference", sentences[5])
+    np.testing.assert_allclose([float(n) for n in sea.groups()], [3.0, 4.0])
+    assert sentences[5].endswith("of the reference.")  # the same everywhere, which no map correlates with
 
 
 def test_forcing_that_was_changed_or_is_new_is_among_the_caveats(view):

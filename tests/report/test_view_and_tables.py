@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -191,5 +192,10 @@ def test_rain_is_told_by_the_scores_that_there_are(view):
         shares = rain_panel(view)
         categories = view.scores["seeps"].fillna(0.5)  # of so short a record there is none
         plain = rain_panel(View(view.scores.drop_dims("event").assign(seeps=categories)))
-    assert "95 % quantile right" in shares.caption and "SEEPS" not in shares.caption
-    assert "FSS" not in plain.caption and "SEEPS" in plain.caption
+        both = rain_panel(View(view.scores.assign(seeps=categories)))
+    assert "95 % quantile right" in shares.caption and "95 % quantile right" in both.caption
+    for panel, has in ((shares, {"fraction"}), (plain, {"seeps"}), (both, {"fraction", "seeps"})):
+        alt = re.search(r'aria-label="([^"]*)"|alt="([^"]*)"|<title>([^<]*)', str(panel.markup))[0]
+        for text in (panel.help, alt):
+            assert {word for word in ("fraction", "seeps") if word in text.lower()} == has
+        assert ("FSS" in panel.caption, "SEEPS" in panel.caption) == ("fraction" in has, "seeps" in has)

@@ -12,7 +12,7 @@ from emulator.verify.climates.means import mean_bias
 from emulator.verify.long_climate import SCORES, Pair, yearly_scores
 from emulator.verify.long_runs import long_run_scores
 from emulator.verify.response import responses
-from emulator.verify.sea_index import FIELD
+from emulator.verify.sea_index import FIELD, box, box_means
 from emulator.verify.yearly import Moments, line, spread, year_numbers, year_start, years_of
 
 GRID = Grid.gaussian(8)
@@ -242,8 +242,22 @@ def test_the_sea_that_an_ocean_steps_is_scored_where_there_is_sea_and_a_prescrib
     np.testing.assert_allclose(at["climate_global_bias"], -0.2 * mean, rtol=1e-6)
     np.testing.assert_allclose(at["climate_drift"], 0, atol=1e-9)
     np.testing.assert_array_equal(np.isfinite(at["climate_year_bias_map"]), sea)
+    without = {"warm": stores["warm"].drop_vars("land_sea_mask")}  # over the truth's cells, as the control's
+    xr.testing.assert_identical(long_run_scores(stores["truth"], runs, GRID, references=without), found)
     prescribed = {name: run.drop_vars(FIELD) for name, run in runs.items()}
     assert FIELD not in long_run_scores(stores["truth"], prescribed, GRID)["climate_channel"].values
+
+
+def test_the_index_of_the_tropical_sea_leaves_out_what_is_filled_in_over_land():
+    inside = np.argwhere(box(GRID))
+    land = np.zeros(GRID.shape)
+    land[tuple(inside[0])] = 1.0
+    field = np.where(land > 0.5, 200.0, 300.0 + np.arange(3.0)[:, None, None])
+    dataset = _store(noise()).isel(time=slice(3)).assign({FIELD: (("time", *GRID.dims), field)})
+    known = dataset.assign(land_sea_mask=(GRID.dims, land))
+    assert len(inside) > 1
+    np.testing.assert_allclose(box_means(known, GRID, np.arange(3)), 300 + np.arange(3.0))
+    assert (box_means(dataset, GRID, np.arange(3)) < 299).any()
 
 
 def _stepping(air, sea) -> xr.Dataset:

@@ -227,3 +227,25 @@ def test_a_sea_that_emulators_step_is_scored_without_being_named_and_where_there
     np.testing.assert_array_equal(np.isfinite(error), land < 0.5)
     np.testing.assert_allclose(error.values[land < 0.5], 0.1)
     assert scored(run)["scenario_channel"].values.tolist() == ["temperature"]
+
+
+def test_a_forcing_that_is_a_field_is_its_mean_over_the_cells_that_have_it():
+    """A sea that warms with the forcing, filled in over land: the series is that of the sea, and so is the pattern's."""
+    land = (np.radians(GRID.mesh()[1]) < 1.6).astype(float)
+
+    def of(scenario, **mask):
+        dataset = store(280 + 1.5 * np.outer(FORCINGS[scenario], PATTERN_MAP), FORCINGS[scenario])
+        filled = np.where(land.ravel() < 0.5, 290 + np.outer(FORCINGS[scenario], np.ones(AREA.size)), 200.0)
+        sea = (dataset["2m_temperature"].dims, filled.reshape(-1, *GRID.shape), {"units": "K", "role": "forcing"})
+        return dataset.assign({SEA: sea, **mask})
+
+    mask = {"land_sea_mask": (GRID.dims, land)}
+    series = Annual.of(of("slow", **mask), "slow").series(SEA, GRID)
+    np.testing.assert_allclose(series, 290 + FORCINGS["slow"])
+    # the mask of one store is that of all
+    parts = {"train": {"slow": [of("slow", **mask)], "fast": [of("fast")]}, "held_out": {"middle": [of("middle")]}}
+    found = scenario_scores(Scenarios(**parts, options=ScenarioOptions(SEA)), GRID)
+    np.testing.assert_allclose(found["scenario_forcing"].values, [[291, 293.3]])
+    np.testing.assert_allclose(found["scenario_forcing_trained"].values, [291, 295])
+    pattern = found["scenario_nrmse_total"].sel(scenario_source=PATTERN)
+    np.testing.assert_allclose(pattern, 0, atol=1e-9)

@@ -11,13 +11,14 @@ from emulator.report.panels.climate import channels_of
 from emulator.report.panels.long_climate import SHOWN, first_with, known_to, paired_maps, runs_of
 from emulator.report.style import FORECAST_COLOURS, GREY, Panel, legend, multiples, png, svg
 from emulator.report.view import View
+from emulator.verify.headline import CLIMATE
 
-MAPPED = 2  # fields whose response is drawn
+UNKNOWN = "–"
 
 
-@panel("long-run", 42, needs=("climate_response",))
+@panel("long-run", 5, needs=("climate_response",))
 def responses(view: View) -> list:
-    """Table of the responses of all runs with a reference of their own, and maps of the first fields'."""
+    """Table of the responses of all runs with a reference of their own, and maps of what is asked of a climate."""
     scores, first, rows = view.scores, runs_of(view)[0], []
     for channel in channels_of(view):
         for run in runs_of(view)[1:]:
@@ -30,7 +31,7 @@ def responses(view: View) -> list:
                 f"{unit_cell(view.title(channel), view.units(channel))}<td>{html.escape(run)}</td>"
                 f'<td>{number(ours)}</td><td>{number(theirs)}</td><td class="value">{share}</td>'
                 f"<td>{number(float(at['climate_response_rmse']) * view.factor(channel))}</td>"
-                f"<td>{float(at['climate_response_correlation']):.2f}</td><td>{_ceiling(at)}</td>"
+                f"<td>{_correlation(at)}</td><td>{_correlation(at, '_ceiling')}</td>"
             )
     if not rows:
         return []
@@ -52,18 +53,29 @@ def responses(view: View) -> list:
         "one year it is not known."
     )
     parts = [table("Response of the long runs", html_table(head, rows, caption)), note(about)]
-    return [*parts, *filter(None, map(partial(_response_maps, view), known_to(view, "climate_response_rmse")[:MAPPED]))]
+    return [*parts, *filter(None, map(partial(_response_maps, view), _asked_for(view)))]
+
+
+def _asked_for(view: View) -> list[str]:
+    """Fields of `CLIMATE` of which some run has a response; where there is none of them, the first few of the table."""
+    known = known_to(view, "climate_response_rmse")
+    rank = dict(zip(view.scores["climate_channel"].values, view.scores.get("climate_rank", ()), strict=False))
+    return [c for c in known if rank.get(c, np.nan) < len(CLIMATE)] or known[: len(CLIMATE)]
 
 
 def _response_maps(view: View, channel: str) -> Panel | None:
-    """Maps of the response of the first run that has one, and of its reference; None on points."""
-    run, first = first_with(view, "climate_response_rmse", channel), runs_of(view)[0]
-    maps = view.scores["climate_response_map"].sel(climate_run=run, climate_channel=channel)
+    """Maps of the response of every run that has one, and of its reference; None on points."""
+    maps, first = view.scores["climate_response_map"].sel(climate_channel=channel), runs_of(view)[0]
     if maps.dims[-1] == "cell":
         return None
-    text = f"{view.title(channel)}: change from {first} to {run}, and of their references."
-    figure = paired_maps(view, maps.values, channel, (run, "reference"), view.units(channel))
-    about = "Both maps should have the same pattern: where the run's lacks a change it has not learnt what makes it."
+    known = np.isfinite(view.scores["climate_response_rmse"].sel(climate_channel=channel).values)
+    runs = [run for run, has in zip(runs_of(view), known, strict=True) if has]
+    text = f"{view.title(channel)}: change from {first} to {', '.join(runs)}, and of their references."
+    rows = [(run, f"reference of {run}") for run in runs]
+    figure = paired_maps(view, maps.sel(climate_run=runs).values, channel, rows, view.units(channel))
+    about = (
+        "Maps of a row should have the same pattern: where the run's lacks a change it has not learnt what makes it."
+    )
     return Panel("Response", text, about, png(figure, text))
 
 
@@ -73,22 +85,24 @@ def response_sentences(view: View) -> list[str]:
         return []
     first, sentences = runs_of(view)[0], []
     for run in runs_of(view)[1:]:
-        for channel in known_to(view, "climate_response_rmse")[:MAPPED]:
+        for channel in _asked_for(view):
             at = view.scores.sel(climate_run=run, climate_channel=channel)
             ours, theirs = at["climate_response"].values * view.factor(channel)
             if not np.isfinite(ours):
                 continue
-            reached = f", where a perfect emulator would reach {_ceiling(at)}" if _ceiling(at) != "–" else ""
+            correlation, ceiling = _correlation(at), _correlation(at, "_ceiling")
+            alike = "" if correlation == UNKNOWN else f"; the maps of change correlate with {correlation}"
+            alike += f", where a perfect emulator would reach {ceiling}" if alike and ceiling != UNKNOWN else ""
             sentences.append(
                 f"{view.title(channel)} of {run}: {number(ours)} {view.units(channel)} from {first} on, {number(theirs)} of "
-                f"the reference; the maps of change correlate with {float(at['climate_response_correlation']):.2f}{reached}."
+                f"the reference{alike}."
             )
     return sentences
 
 
-def _ceiling(at) -> str:
-    ceiling = float(at.get("climate_response_correlation_ceiling", np.nan))
-    return f"{ceiling:.2f}" if np.isfinite(ceiling) else "–"
+def _correlation(at, kind: str = "") -> str:
+    found = float(at.get(f"climate_response_correlation{kind}", np.nan))
+    return f"{found:.2f}" if np.isfinite(found) else UNKNOWN
 
 
 @panel("long-run", 44, needs=("climate_distance_to_year",))
@@ -155,7 +169,7 @@ def tropical_sea(view: View) -> list:
         f"standard error)."
     )
     figure = paired_maps(
-        view, at["climate_sea_regression_map"].values, channel, (run, "reference"), f"{view.units(channel)}/K"
+        view, at["climate_sea_regression_map"].values[None], channel, [(run, "reference")], f"{view.units(channel)}/K"
     )
     about = "The run was given the sea; what the air makes of it far away is its own."
     return [Panel("Regression on the tropical sea", text, about, png(figure, text))]

@@ -1,5 +1,7 @@
 """Extremes and rain: are they forecast at all, and in the right place?"""
 
+from typing import NamedTuple
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -9,6 +11,7 @@ from emulator.report.style import GREY, PALE, WIDTH, Panel, legend, line_style, 
 from emulator.report.view import View
 
 SHOWN = 6
+DOUBLE = "Rain that falls one cell beside the truth is counted twice as wrong by the usual error."
 
 
 @panel("extremes", 10, needs=("sedi", "frequency_bias"))
@@ -93,14 +96,29 @@ def rain_panel(view: View) -> Panel | None:
         axis.axhline(0.5, color=GREY, linewidth=0.7, linestyle=(0, (1, 2)))
         axis.set(title=f"FSS at {view.unit} {view.leads[lead]:g}", xlabel="width of the window [cells]", ylim=(0, None))
     legend(figure, named)
-    asked = {"seeps": "SEEPS: dry, light or heavy by the cell's own climate, 0 is perfect."}
-    if "fss" in known:
-        event = 100 * float(view.scores["event"].values[-1])
-        asked["fss"] = f"FSS: is the share of cells above the {event:g} % quantile right in the neighbourhood?"
+    told = _rain_told(view, known)
     return Panel(
         "Precipitation",
-        " ".join(asked[score] for score in known),
-        "Rain that falls one cell beside the truth is counted twice as wrong by the usual error. SEEPS asks only for the "
-        "right category; the fraction skill score forgives a displacement within its window, and 0.5 marks useful forecasts.",
-        svg(figure, "SEEPS and fraction skill score of precipitation against lead.", "rain"),
+        " ".join(told[score].asks for score in known),
+        " ".join([DOUBLE, *(told[score].about for score in known)]),
+        svg(figure, f"{' and '.join(told[score].name for score in known)} of precipitation against lead.", "rain"),
     )
+
+
+class _Told(NamedTuple):
+    """What is said of a score: its name, what it asks, and how it is to be read."""
+
+    name: str
+    asks: str
+    about: str
+
+
+def _rain_told(view, known) -> dict[str, _Told]:
+    asks = "SEEPS: dry, light or heavy by the cell's own climate, 0 is perfect."
+    told = {"seeps": _Told("SEEPS", asks, "SEEPS asks only for the right category.")}
+    if "fss" in known:
+        event = 100 * float(view.scores["event"].values[-1])
+        asks = f"FSS: is the share of cells above the {event:g} % quantile right in the neighbourhood?"
+        about = "The fraction skill score forgives a displacement within its window, and 0.5 marks useful forecasts."
+        told["fss"] = _Told("Fraction skill score", asks, about)
+    return told

@@ -1,6 +1,7 @@
 """Long runs by years, beside the reference's own spread from year to year: a table, and lines and maps of single ideas."""
 
 import html
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -172,7 +173,7 @@ def trends(view: View) -> list:
     run, channel = first_with(view, "climate_trend_rmse", channels[0]), channels[0]
     at = scores.sel(climate_run=run, climate_channel=channel)
     figure = paired_maps(
-        view, at["climate_trend_map"].values, channel, (run, "reference"), f"{view.units(channel)} a decade"
+        view, at["climate_trend_map"].values[None], channel, [(run, "reference")], f"{view.units(channel)} a decade"
     )
     factor = view.factor(channel)
     size, error = float(at["climate_trend_rmse"]) * factor, float(at["climate_trend_error_rmse"]) * factor
@@ -253,15 +254,16 @@ def _maps(view: View, maps, title: str, caption: str, about: str) -> Panel | Non
     return Panel(title, caption, about, png(figure, f"{title}: maps of {', '.join(map(view.title, channels))}."))
 
 
-def paired_maps(view: View, values: np.ndarray, channel: str, names, unit: str) -> Figure:
-    """Two maps of one field, of run and reference, in the same colours."""
-    figure, shared = Figure(figsize=(WIDTH * 2 / 3, 2.0)), frame(view.scores)
-    axes = figure.subplots(1, 2, squeeze=False, subplot_kw={"projection": shared.projection})[0]
+def paired_maps(view: View, values: np.ndarray, channel: str, rows: Sequence[tuple[str, str]], unit: str) -> Figure:
+    """Maps `(row, 2, *space)` of one field, of runs and references whose names `rows` has, all in the same colours."""
+    figure, shared = Figure(figsize=(WIDTH * 2 / 3, 2.0 * len(rows))), frame(view.scores)
+    axes = figure.subplots(len(rows), 2, squeeze=False, subplot_kw={"projection": shared.projection})
     style = symmetric(values * view.factor(channel), DIVERGING)
-    for axis, field, name in zip(axes, values, names, strict=True):
-        image = shared.draw(axis, field * view.factor(channel), style)
-        axis.set_title(f"{view.title(channel)}\n{name}")
-    colour_bar(figure, image, list(axes), unit)
+    for of_row, fields, names in zip(axes, values, rows, strict=True):
+        for axis, field, name in zip(of_row, fields, names, strict=True):
+            image = shared.draw(axis, field * view.factor(channel), style)
+            axis.set_title(f"{view.title(channel)}\n{name}")
+    colour_bar(figure, image, list(axes.ravel()), unit)
     return figure
 
 

@@ -10,7 +10,7 @@ from emulator.report.display import unit_and_factor
 from emulator.report.panel import panel
 from emulator.report.style import BLUE, DECADES, GREY, WIDTH, Panel, plain_ticks, svg
 from emulator.report.view import View
-from emulator.store.masks import domain_of, mask_is_known
+from emulator.store.masks import counted, mask_is_known
 from emulator.store.schema import grid_of
 from emulator.verify.budgets import Ledger
 
@@ -74,7 +74,7 @@ def _channels(view, run):
 
 def _field(view, run, channel):
     """The first forecast's field on the channel's level, `(lead_time, *space)`, and where it exists; None: everywhere."""
-    array, exists = run[view.variable(channel)].isel(init_time=0), domain_of(run, view.variable(channel))
+    array, exists = run[view.variable(channel)].isel(init_time=0), counted(run, view.variable(channel))
     if "member" in array.dims:
         array = array.isel(member=0)
     if (axis := vertical_of(array.dims)) is not None:

@@ -91,10 +91,10 @@ def _software(view) -> str:
 def verdict(view: View) -> list[str]:
     """A few sentences, plain text: against persistence and climatology, the budgets, and values that cannot be."""
     if not view.forecasts:
-        bar = (
-            "There was no forecast to judge: these are the errors of persistence, the bar that a forecast has to clear."
-        )
-        return [*response_sentences(view), bar]
+        bar = "errors of persistence, the bar that a forecast has to clear."
+        if responses := response_sentences(view):
+            return [*responses, f"There was no forecast to judge: the headline scores below are {bar}"]
+        return [f"There was no forecast to judge: these are the {bar}"]
     sentences = (_against_persistence(view), _against_climatology(view), _never_better(view))
     skill = " ".join(sentence for sentence in sentences if sentence)
     closed = _budgets(view) if budgets.has_budgets(view) else ""
