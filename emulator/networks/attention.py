@@ -36,14 +36,16 @@ def by_torch(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor | None, scale: float
 ) -> torch.Tensor:
     """The same of three tensors `(window, token, sample, head, channel)` by torch alone."""
-    windows, _, samples, heads, channels = q.shape
+    windows, queries, samples, heads, channels = q.shape
     # windows vary fastest where biases take turns
     q, k, v = (x.permute(2, 0, 3, 1, 4).flatten(0, 1) for x in (q, k, v))  # (sample * window, head, token, channel)
     if bias is not None:
         bias = bias.to(q.dtype)
         bias = bias if len(bias) == 1 else bias.repeat(len(q) // len(bias), 1, 1, 1)
     y = F.scaled_dot_product_attention(q, k, v, bias, scale=scale)
-    return y.unflatten(0, (samples, windows)).permute(1, 3, 0, 2, 4).reshape(windows, -1, samples, heads * channels)
+    return (
+        y.unflatten(0, (samples, windows)).permute(1, 3, 0, 2, 4).reshape(windows, queries, samples, heads * channels)
+    )
 
 
 def spread(table: torch.Tensor, offset: torch.Tensor, queries: int) -> torch.Tensor:

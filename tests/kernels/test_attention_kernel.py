@@ -187,6 +187,14 @@ def test_gradients_in_double_precision():
     assert torch.autograd.gradgradcheck(lambda table: spread(table, offset, 3).square(), table)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_no_windows_give_nothing(dtype):
+    """As processes have them that a map has no windows for."""
+    x, bias = drawn(0, 3, 1, 3, 2, 4).to(dtype).requires_grad_(), torch.zeros(2, 1, 3, 3, dtype=dtype)
+    found = attention(x, bias=bias)
+    assert found.shape == (0, 3, 1, 8) and torch.autograd.grad(found.sum(), x)[0].shape == x.shape
+
+
 def test_larger_windows_and_other_types_are_torchs(monkeypatch):
     monkeypatch.setattr(networks._Compiled, "apply", lambda *given: pytest.fail("the kernel was asked"))
     attention(drawn(1, native.MOST_TOKENS + 1, 1, 3, 1, 2))
