@@ -22,12 +22,16 @@ def linearised(function: Callable[[Tensor], Tensor], point: Tensor) -> Linearise
 
     The adjoint is linear in what it is given, and the tangent is the adjoint of that: all operations have to be
     differentiable twice. Compiled kernels, which are not, are set aside meanwhile.
+
+    Raises `ValueError` for operations that are not, whose part of the tangent torch would take for zero.
     """
     with library.set_aside(), torch.enable_grad():
         at = point.detach().requires_grad_()
         value = function(at)
         weight = torch.zeros_like(value, requires_grad=True)
         pulled = torch.autograd.grad(value, at, weight, create_graph=True, materialize_grads=True)[0]
+    if not _depends(pulled, weight):
+        raise ValueError("Expected a function whose derivatives can be differentiated, got one with parts that cannot")
 
     def tangent(direction: Tensor) -> Tensor:
         with library.set_aside():
@@ -38,6 +42,26 @@ def linearised(function: Callable[[Tensor], Tensor], point: Tensor) -> Linearise
             return torch.autograd.grad(value, at, direction, retain_graph=True, materialize_grads=True)[0]
 
     return Linearised(value.detach(), tangent, adjoint)
+
+
+def _depends(pulled, weight):
+    """Whether an adjoint depends on what it was given, and by no operation that torch differentiates but once.
+
+    Such an operation leaves a node in the graph that no path leads on from, so that its gradient is never asked for.
+    """
+    if not pulled.requires_grad:
+        return False
+    met, waiting, found = set(), [pulled.grad_fn], False
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in met:
+            continue
+        if node.name() == "torch::autograd::Error":
+            return False
+        met.add(node)
+        found |= getattr(node, "variable", None) is weight
+        waiting += [before for before, _ in node.next_functions]
+    return found
 
 
 class Solution(NamedTuple):

@@ -7,8 +7,8 @@ from emulator.kernels import freed_memory, library
 from emulator.kernels.compiled import Layout
 
 LANES = Layout.LANES
-MOST_KEYS = 512  # beyond, a window's logits leave the cache
-_CHUNKS = 16  # of samples of windows, whose gradients of a bias are summed one after the other
+MOST_TOKENS = 512  # queries and keys of a window; beyond, its logits leave the cache
+_CHUNKS = 16  # of samples of windows, whose gradients of a bias are summed, so that sums do not depend on threads
 _STEPS = [f"{part}_{of}" for part in ("q", "k", "v", "to", "g_q", "g_k", "g_v") for of in ("window", "token", "sample")]
 _Attention = library.task(
     "attention",
@@ -50,7 +50,7 @@ def forward(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float, keep: b
     keys = k.shape[1]
     to = library.empty(*q.shape)
     kept = library.empty(windows, samples, heads, 2, queries) if keep else None
-    room = wide(channels) * (wide(keys) + 2 * queries + keys) + queries * (wide(keys) + 1)
+    room = wide(channels) * (wide(keys) + queries + keys) + queries * (wide(keys) + 1)
     _run(room, q, k, v, bias, scale, to=to, kept=kept)
     return to, kept
 
@@ -59,19 +59,25 @@ def backward(g: Tensor, q, k, v, bias: Tensor, scale: float, kept: Tensor, into,
     """Gradients of q, k and v, written into three tensors of their shapes and any steps of the first three axes.
 
     `g`: of the result, contiguous. `kept`: by `forward`. Returns that of a bias that is the same for all windows, where it is
-    asked for, `(head or 1, query, key)` in whole vectors; its sums are always in the same order.
+    asked for, `(head or 1, query or 1, key)` in whole vectors; its sums are always in the same order.
     """
     windows, queries, samples, _, channels = q.shape
-    keys, chunk = k.shape[1], max(-(-windows * samples // _CHUNKS), 1)
-    sums = library.empty(-(-windows * samples // chunk), *bias.shape[1:]) if of_bias else None
+    keys, chunk, sums = k.shape[1], None, None
+    if of_bias:
+        chunk = max(-(-windows * samples // _CHUNKS), 1)
+        sums = library.empty(-(-windows * samples // chunk), *bias.shape[1:])
     room = wide(channels) * (wide(keys) + 3 * queries + 2 * keys) + 2 * queries * wide(keys)
     _run(room, q, k, v, bias, scale, kept=kept, gradient=g, into=into, sums=sums, chunk=chunk)
     return None if sums is None else sums.sum(0)
 
 
-def _run(room, q, k, v, bias, scale, to=None, kept=None, gradient=None, into=(None,) * 3, sums=None, chunk=4):
+def _run(room, q, k, v, bias, scale, to=None, kept=None, gradient=None, into=(None,) * 3, sums=None, chunk=None):
     windows, queries, samples, heads, channels = q.shape
-    room = library.empty(torch.get_num_threads(), wide(room))
+    threads = torch.get_num_threads()
+    chunk = chunk or max(
+        windows * samples // (4 * threads), 1
+    )  # a few for every thread, which may be slower than others
+    room = library.empty(threads, wide(room))
     tensors = q, k, v, bias, gradient, to, kept, *into, sums, room
     placed = q, k, v, to if gradient is None else gradient, *into  # rows of the gradient lie as the result's
     steps = (tensor.stride()[:3] if tensor is not None else (0, 0, 0) for tensor in placed)

@@ -39,11 +39,12 @@ INLINE void KERNEL(leave)(struct KERNEL(rows) made, float *to, long step, long r
             memcpy(to + r * step, made.at + r * made.step, sizeof(float) * width);
 }
 
-/* exp(-u), 0 beyond 80; NaN stays. */
+/* exp(-u), 0 beyond 80; NaN stays, though its bits with an exponent added to them need not be NaN. */
 INLINE V KERNEL(weight_of)(V u)
 {
     const W far = u > 80.0f;
-    return (V)((W)KERNEL(decay)(KERNEL(at_most)(u, 80.0f)) & ~far);
+    const V near = KERNEL(at_most)(u, 80.0f);
+    return (V)((W)KERNEL(decay)(near) & ~far) + (near - near);
 }
 
 INLINE float KERNEL(sum_of)(V x)
@@ -90,8 +91,14 @@ INLINE void KERNEL(turn_rows)(const float *from, long step, float *to, long rows
 #endif
 }
 
+/* Where the tokens of a head begin in a sample of a window. */
+INLINE long KERNEL(begin)(struct lattice at, long window, long sample, long head, long channels)
+{
+    return window * at.window + sample * at.sample + head * channels;
+}
+
 /* The logits of a head, `(query, key)`: products of queries and of keys turned, and a bias. */
-INLINE void KERNEL(logits)(const struct attention *f, struct KERNEL(rows) q, const float *k, long step, float *turned,
+INLINE void KERNEL(logits)(const struct attention *f, const float *q, const float *k, long step, float *turned,
                            const float *bias, float *to)
 {
     const long wide = WIDE(f->keys);
@@ -99,27 +106,26 @@ INLINE void KERNEL(logits)(const struct attention *f, struct KERNEL(rows) q, con
     KERNEL(turn_rows)(k, step, turned, f->keys, f->channels);
     for (long n = 0; n < f->channels * wide; n += WIDTH)
         *(U *)(turned + n) *= scale;
-    KERNEL(layer_product)(f->queries, wide, (const word *)q.at, q.step, 1, (const word *)turned, wide, f->channels, to, wide,
-                          bias, f->bias_step);
+    KERNEL(layer_product)(f->queries, wide, (const word *)q, f->q_at.token, 1, (const word *)turned, wide, f->channels, to,
+                          wide, bias, f->bias_step);
 }
 
 static void KERNEL(attention_ahead)(const struct attention *f, float *room, long window, long sample)
 {
     const long queries = f->queries, keys = f->keys, channels = f->channels, wide = WIDE(keys), across = WIDE(channels);
-    float *turned = room, *weights = turned + across * wide, *of_q = weights + queries * wide, *of_v = of_q + queries * across;
+    float *turned = room, *weights = turned + across * wide, *of_v = weights + queries * wide;
     float *results = of_v + keys * across, *over = results + queries * across;
     for (long head = 0; head < f->heads; head++) {
-        const float *own = f->q + window * f->q_at.window + sample * f->q_at.sample + head * channels;
-        const float *key = f->k + window * f->k_at.window + sample * f->k_at.sample + head * channels;
-        const float *value = f->v + window * f->v_at.window + sample * f->v_at.sample + head * channels;
-        float *to = f->to + window * f->to_at.window + sample * f->to_at.sample + head * channels;
-        const float *bias = f->bias + (window % f->biases * f->bias_heads + (f->bias_heads > 1 ? head : 0)) *
-                                          (f->bias_step ? queries * wide : wide);
+        const float *own = f->q + KERNEL(begin)(f->q_at, window, sample, head, channels);
+        const float *key = f->k + KERNEL(begin)(f->k_at, window, sample, head, channels);
+        const float *value = f->v + KERNEL(begin)(f->v_at, window, sample, head, channels);
+        float *to = f->to + KERNEL(begin)(f->to_at, window, sample, head, channels);
+        const long place = f->bias_heads > 1 ? head : 0, size = f->bias_step ? queries * wide : wide;
+        const float *bias = f->bias + (window % f->biases * f->bias_heads + place) * size;
         float *kept = f->kept ? f->kept + ((window * f->samples + sample) * f->heads + head) * 2 * queries : NULL;
-        const struct KERNEL(rows) q = KERNEL(rows_of)(own, f->q_at.token, queries, channels, of_q);
         const struct KERNEL(rows) v = KERNEL(rows_of)(value, f->v_at.token, keys, channels, of_v);
         const struct KERNEL(rows) made = KERNEL(rows_for)(to, f->to_at.token, channels, results);
-        KERNEL(logits)(f, q, key, f->k_at.token, turned, bias, weights);
+        KERNEL(logits)(f, own, key, f->k_at.token, turned, bias, weights);
         for (long n = 0; n < queries; n++) {
             float *row = weights + n * wide;
             V largest = *(const U *)row, sum = {0};
@@ -155,20 +161,20 @@ static void KERNEL(attention_back)(const struct attention *f, float *room, long 
     float *results = of_k + keys * across;
     const float scale = (float)f->scale;
     for (long head = 0; head < f->heads; head++) {
-        const float *own = f->q + window * f->q_at.window + sample * f->q_at.sample + head * channels;
-        const float *key = f->k + window * f->k_at.window + sample * f->k_at.sample + head * channels;
-        const float *value = f->v + window * f->v_at.window + sample * f->v_at.sample + head * channels;
-        const float *gradient = f->gradient + window * f->to_at.window + sample * f->to_at.sample + head * channels;
-        float *g_q = f->g_q + window * f->g_q_at.window + sample * f->g_q_at.sample + head * channels;
-        float *g_k = f->g_k + window * f->g_k_at.window + sample * f->g_k_at.sample + head * channels;
-        float *g_v = f->g_v + window * f->g_v_at.window + sample * f->g_v_at.sample + head * channels;
+        const float *own = f->q + KERNEL(begin)(f->q_at, window, sample, head, channels);
+        const float *key = f->k + KERNEL(begin)(f->k_at, window, sample, head, channels);
+        const float *value = f->v + KERNEL(begin)(f->v_at, window, sample, head, channels);
+        const float *gradient = f->gradient + KERNEL(begin)(f->to_at, window, sample, head, channels);
+        float *g_q = f->g_q + KERNEL(begin)(f->g_q_at, window, sample, head, channels);
+        float *g_k = f->g_k + KERNEL(begin)(f->g_k_at, window, sample, head, channels);
+        float *g_v = f->g_v + KERNEL(begin)(f->g_v_at, window, sample, head, channels);
         const long place = f->bias_heads > 1 ? head : 0, size = f->bias_step ? queries * wide : wide;
         const float *bias = f->bias + (window % f->biases * f->bias_heads + place) * size;
         const float *kept = f->kept + ((window * f->samples + sample) * f->heads + head) * 2 * queries;
         const struct KERNEL(rows) q = KERNEL(rows_of)(own, f->q_at.token, queries, channels, of_q);
         const struct KERNEL(rows) g = KERNEL(rows_of)(gradient, f->to_at.token, queries, channels, of_g);
         const struct KERNEL(rows) k = KERNEL(rows_of)(key, f->k_at.token, keys, channels, of_k);
-        KERNEL(logits)(f, q, key, f->k_at.token, turned, bias, weights);
+        KERNEL(logits)(f, own, key, f->k_at.token, turned, bias, weights);
         KERNEL(turn_rows)(value, f->v_at.token, turned, keys, channels);
         KERNEL(layer_product)((int)queries, wide, (const word *)g.at, g.step, 1, (const word *)turned, wide, (int)channels,
                               slopes, wide, NULL, 0);
@@ -181,7 +187,7 @@ static void KERNEL(attention_back)(const struct attention *f, float *room, long 
                 sum += weight * *(const U *)(slope + c);
             }
             const float mean = KERNEL(sum_of)(sum);
-            float *own_sums = sums ? sums + place * size + n * wide : NULL;
+            float *own_sums = sums ? sums + place * size + n * f->bias_step : NULL;
             for (long c = 0; c < wide; c += WIDTH) {
                 const V pull = *(const U *)(row + c) * (*(const U *)(slope + c) - mean);
                 if (own_sums)

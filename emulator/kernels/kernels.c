@@ -11,7 +11,7 @@
 #include <string.h>
 
 /* Instruction sets of x86 beyond the one that the compiler was told of, chosen as the library runs. PORTABLE leaves them out,
- * so that what other processors take can be tried on these. */
+ * and NARROW AVX-512 alone, so that what other processors take can be tried on these. */
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(PORTABLE)
 #define CHOOSES
 #include <immintrin.h>
@@ -101,9 +101,14 @@
 #pragma GCC pop_options
 #endif
 
+#ifdef NARROW
+#define WIDEST 0
+#else
+#define WIDEST __builtin_cpu_supports("avx512f")
+#endif
 #ifdef CHOOSES
 #define BEST(name)                                                                                                     \
-    (__builtin_cpu_supports("avx512f")                                       ? name##_avx512                          \
+    (WIDEST                                                                  ? name##_avx512                          \
      : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? name##_avx2                                  \
                                                                              : name##_plain)
 #else

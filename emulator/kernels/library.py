@@ -118,12 +118,18 @@ def knows_half() -> bool:
     return bool(plain("emulator_has_half"))
 
 
+ASIDE = False  # whether torch's own operations are asked for, in place of gradients in one piece too
+
+
 @contextlib.contextmanager
 def set_aside() -> Iterator[None]:
-    """Torch's own operations in place of the kernels for the time of a `with` block, as an oracle or to be counted."""
-    global LIBRARY
-    kept, LIBRARY = LIBRARY, None
+    """Torch's own operations in place of the kernels for the time of a `with` block.
+
+    As an oracle, to be counted, or to be differentiated twice.
+    """
+    global LIBRARY, ASIDE
+    kept, LIBRARY, ASIDE = (LIBRARY, ASIDE), None, True
     try:
         yield
     finally:
-        LIBRARY = kept
+        LIBRARY, ASIDE = kept

@@ -6,6 +6,7 @@ import functools
 import torch
 import torch.nn.functional as F
 
+from emulator.kernels import library
 from emulator.networks.registry import expect_global
 from emulator.planet.grid import Grid
 
@@ -54,7 +55,7 @@ def padded(x: torch.Tensor, margin: int, edges: Edges) -> torch.Tensor:
 
     As `pad_sphere` and `pad_region`, which define it, but for the order in which gradients are added up.
     """
-    if margin and edges.round and not torch.compiler.is_compiling():
+    if margin and edges.round and not torch.compiler.is_compiling() and not library.ASIDE:
         return _InOnePiece.apply(x, margin, edges)
     if not margin:
         return x

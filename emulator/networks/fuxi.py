@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from emulator.kernels import library
 from emulator.networks.channel_axes import Axes, ChannelAxis
 from emulator.networks.conditions import ModulatedNorm, NoiseOptions, noise_count, scalar_count
 from emulator.networks.dropout import DropPath
@@ -187,14 +188,19 @@ class CosineAttention(nn.Module):
         bias = torch.cat([self.query_bias, torch.zeros_like(self.query_bias), self.value_bias])
         parts = F.linear(x, self.mixing.weight, bias).unflatten(-1, (3, self.heads, -1))
         directions, v = parts.split([2, 1], 2)
-        q, k = _Directions.apply(full(directions)).split(1, 2)
+        q, k = _directions(full(directions)).split(1, 2)
         q = q * self.scale.clamp(max=STEEPEST).exp()
         table = 16 * self.distance(self.places).sigmoid()
         return self.out(self.windows.attend([q.to(v.dtype), k.to(v.dtype), v], table, 1.0))
 
 
+def _directions(x):
+    """Vectors along the last axis over their lengths; by torch's own operations where they are to be differentiated twice."""
+    return F.normalize(x, dim=-1) if library.ASIDE else _Directions.apply(x)
+
+
 class _Directions(torch.autograd.Function):
-    """Vectors along the last axis over their lengths, in half the passes of torch's own."""
+    """In half the passes of torch's own."""
 
     @staticmethod
     def forward(ctx, x):

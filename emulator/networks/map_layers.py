@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from emulator.kernels import library
 from emulator.networks.edges import Edges, pad_rows, padded
 from emulator.networks.halos import Around, Rows
 from emulator.networks.layers import linear
@@ -143,7 +144,7 @@ class MapConv(nn.Conv2d):
         x = self.around(x, self.margin) if self.rows is None else self.rows(x)
         size, stride = self.kernel_size[0], self.stride[0]
         few = size >= WIDE and size % stride == 0 and self.out_channels < FEW
-        if few and x.device.type == "cpu" and not _cast_or_compiled():
+        if few and x.device.type == "cpu" and not _by_torch():
             return convolved(x, self.weight, self.bias, stride)
         if x.device.type != "cpu" or size <= WIDE:
             return super().forward(x)
@@ -154,9 +155,9 @@ class MapConv(nn.Conv2d):
         return F.conv2d(F.pixel_unshuffle(x, stride), F.pixel_unshuffle(self.weight, stride), self.bias)
 
 
-def _cast_or_compiled():
+def _by_torch():
     """Whether products are to be of another type, or all is to be of torch's operations."""
-    return torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()
+    return torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or library.ASIDE
 
 
 class SphereConv(nn.Conv2d):

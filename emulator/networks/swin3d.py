@@ -52,13 +52,13 @@ class AdaptiveNorm(nn.Module):
 
     def forward(self, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         """`(batch, token, width)` and `(batch, context)` -> `(batch, token, width)`."""
-        shift, scale = self.modulation(F.silu(context)).to(x.dtype).chunk(2, -1)
-        if len(x) == 1 or x.device.type == "cpu":  # sample by sample, whose norms and their gradients are fused
-            samples = zip(x.split(1), scale, shift, strict=True)
-            parts = [F.layer_norm(sample, sample.shape[-1:], *given) for sample, *given in samples]
-            return parts[0] if len(parts) == 1 else torch.cat(parts)
+        modulation = self.modulation(F.silu(context))
+        if len(x) == 1:  # the norm and its gradients are fused with them
+            shift, scale = modulation[0].to(x.dtype).chunk(2)
+            return F.layer_norm(x, x.shape[-1:], scale, shift)
         x = F.layer_norm(x, x.shape[-1:])
-        return torch.addcmul(shift[:, None].to(x.dtype), x, scale[:, None].to(x.dtype))
+        shift, scale = modulation[:, None].to(x.dtype).chunk(2, -1)
+        return torch.addcmul(shift, x, scale)
 
 
 class Block(nn.Module):

@@ -39,10 +39,12 @@ class _Stencil(torch.autograd.Function):
         products, diagonals, taken = _room(cells, weight)
         products.zero_()
         diagonals.copy_(g[:, :, :, None])
-        g_cells, g_weight = None, torch.zeros_like(weight)
-        for product, rows in zip(products, taken, strict=True):
-            for part, to in zip(rows, g_weight, strict=True):
-                to.addmm_(part.t(), product)
+        g_cells = g_weight = None
+        if ctx.needs_input_grad[1]:
+            g_weight = torch.zeros_like(weight)
+            for product, rows in zip(products, taken, strict=True):
+                for part, to in zip(rows, g_weight, strict=True):
+                    to.addmm_(part.t(), product)
         if ctx.needs_input_grad[0]:
             g_cells = torch.zeros_like(cells)
             for product, rows in zip(products, _rows(g_cells, len(weight)), strict=True):

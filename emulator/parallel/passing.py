@@ -53,13 +53,13 @@ def moved(x: torch.Tensor, order: torch.Tensor, inverse: torch.Tensor) -> torch.
 class _Moved(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, order, inverse):
-        ctx.save_for_backward(inverse)
+        ctx.save_for_backward(order, inverse)
         return x.index_select(0, order)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, g):
-        return g.index_select(0, *ctx.saved_tensors), None, None
+        order, inverse = ctx.saved_tensors
+        return _Moved.apply(g, inverse, order), None, None
 
 
 class _Passed(torch.autograd.Function):
@@ -73,7 +73,6 @@ class _Passed(torch.autograd.Function):
         return x.index_select(0, passing.place)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, g):
         passing, back = ctx.how
         return _Passed.apply(g, passing, not back), None, None

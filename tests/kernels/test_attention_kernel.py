@@ -1,6 +1,6 @@
 """The compiled attention of windows and its gradients against torch's, and torch's in double precision."""
 
-import shutil
+import struct
 
 import pytest
 import torch
@@ -12,9 +12,19 @@ from emulator.kernels.perceptron import pack, wide
 from emulator.networks import attention as networks
 from emulator.networks.attention import attention, by_torch, spread
 
-pytestmark = pytest.mark.skipif(
-    library.LIBRARY is None and shutil.which("cc") is None, reason="no C compiler: the kernels were not made"
-)
+pytestmark = pytest.mark.skipif(library.LIBRARY is None, reason="the kernels were not made")
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Names of the kernel's two functions, as often as they are called."""
+    made = []
+    for name in ("forward", "backward"):
+        function = getattr(native, name)
+        monkeypatch.setattr(
+            native, name, lambda *given, name=name, function=function: made.append(name) or function(*given)
+        )
+    return made
 
 
 def drawn(*shape, seed=0):
@@ -46,19 +56,25 @@ CASES = {  # windows, queries, keys, samples, heads, channels, parts of tensors,
     "a few levels": ((40, 3, 8, 1, 8, 8), (1, 2), None),
     "odd sizes": ((7, 5, 17, 3, 2, 20), (1, 1, 1), (1, 2, 5, 17)),
     "one key": ((7, 1, 1, 1, 3, 5), (3,), (1, 3, 1, 1)),
+    "one row of biases": ((5, 6, 9, 2, 2, 16), (1, 2), (1, 1, 1, 9)),
+    "one row for each head": ((3, 6, 17, 2, 4, 5), (1, 2), (1, 4, 1, 17)),
+    "more than a vector of windows": ((70, 4, 4, 2, 1, 8), (3,), (1, 1, 4, 4)),
 }
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 @pytest.mark.parametrize("learned", [True, False], ids=["learned", "given"])
-def test_it_is_torchs_attention_to_rounding(case, learned):
+def test_it_is_torchs_attention_to_rounding(case, learned, calls):
     (windows, queries, keys, samples, heads, channels), parts, bias = case
     tensors = [
         drawn(windows, keys if n or len(parts) == 1 else queries, samples, part, heads, channels, seed=n)
         for n, part in enumerate(parts)
     ]
     bias = None if bias is None else drawn(*bias, seed=9).requires_grad_(learned)
-    found, theirs = (with_gradients(function, tensors, bias) for function in (compiled, reference))
+    found = with_gradients(compiled, tensors, bias)
+    assert calls == ["forward", "backward"]
+    theirs = with_gradients(reference, tensors, bias)
+    assert len(calls) == 2
     exact = with_gradients(reference, tensors, bias, torch.float64)
     assert len(found) == len(exact)
     for ours, other, right in zip(found, theirs, exact, strict=True):
@@ -67,7 +83,7 @@ def test_it_is_torchs_attention_to_rounding(case, learned):
         assert_close(ours, other, rtol=0, atol=2 * allowed)
 
 
-def test_biases_take_turns_and_who_is_kept_apart_does_not_matter():
+def test_biases_take_turns_and_who_is_kept_apart_does_not_matter(calls):
     """Windows of two samples one after the other, of which each second one is cut in two."""
     x = drawn(4, 6, 1, 3, 2, 16)
     group = torch.tensor([[0] * 6, [0, 0, 1, 1, 1, 1]])
@@ -79,6 +95,7 @@ def test_biases_take_turns_and_who_is_kept_apart_does_not_matter():
     assert torch.equal(again[1, :2], found[1, :2]) and not torch.equal(again[1, 2:], found[1, 2:])
     assert_close(found, reference_of(x, bias), rtol=0, atol=2e-6)
     assert torch.equal(found[2:], attention(x[2:], bias=bias))
+    assert calls == 3 * ["forward"]
 
 
 def reference_of(x, bias):
@@ -86,11 +103,79 @@ def reference_of(x, bias):
         return attention(x, bias=bias)
 
 
-def test_what_is_not_finite_is_seen():
+# quiet and signalling ones of either sign, with no, some and all bits of their payload
+NOT_NUMBERS = [
+    0x7FC00000,
+    0xFFC00000,
+    0x7F800001,
+    0xFF800001,
+    0x7FFFFFFF,
+    0xFFFFFFFF,
+    0x7FD55555,
+    0x7FC40000,
+    0x7FE00001,
+]
+
+
+@pytest.mark.parametrize("bits", NOT_NUMBERS, ids=hex)
+@pytest.mark.parametrize("part", range(3), ids="qkv")
+def test_what_is_not_finite_is_seen(bits, part, calls):
     x = drawn(2, 4, 1, 3, 1, 16)
-    x[0, 1, 0, 1] = torch.nan
-    found = attention(x)
-    assert found[0].isnan().all() and found[1].isfinite().all()
+    x.view(torch.int32)[0, 1, 0, part, 0, 3] = struct.unpack("i", struct.pack("I", bits))[0]
+    found = attention(x.requires_grad_())
+    # of a query its own row, of a key all that ask it, of a value one channel of them
+    expected = torch.zeros(4, 16, dtype=torch.bool)
+    expected[1 if part == 0 else slice(None), 3 if part == 2 else slice(None)] = True
+    assert torch.equal(found[0, :, 0].isnan(), expected) and found[1].isfinite().all()
+    (gradient,) = torch.autograd.grad(found.sum(), x)
+    assert gradient[0].isnan().any() and gradient[1].isfinite().all() and calls == ["forward", "backward"]
+
+
+def test_sums_do_not_depend_on_threads():
+    x, bias, threads = drawn(50, 9, 2, 3, 2, 16), drawn(1, 2, 9, 9, seed=1).requires_grad_(), torch.get_num_threads()
+    found = []
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        found.append(with_gradients(compiled, [x], bias))
+    torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 2, 5, 6), (1, 2, 6, 5), (1, 3, 6, 6), (3, 2, 6, 6), (1, 2, 6, 1), (0, 2, 6, 6), (2, 6, 6)], ids=str
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_biases_of_other_shapes_are_refused(shape, dtype):
+    with pytest.raises(ValueError, match="Expected a bias .* divides 4 windows, 1 or 2 heads.* 6 keys"):
+        attention(drawn(4, 6, 1, 3, 2, 8).to(dtype), bias=torch.zeros(shape, dtype=dtype))
+
+
+@pytest.mark.parametrize(
+    "other", [(3, 6, 1, 2, 2, 8), (4, 6, 2, 2, 2, 8), (4, 6, 1, 2, 1, 8), (4, 6, 1, 2, 2, 7)], ids=str
+)
+def test_keys_and_values_of_other_queries_are_refused(other):
+    with pytest.raises(ValueError, match="Expected keys and values"):
+        attention(drawn(4, 6, 1, 1, 2, 8), drawn(*other))
+
+
+def test_other_numbers_of_parts_and_no_keys_are_refused():
+    with pytest.raises(ValueError, match="queries, keys and values .* 2 parts"):
+        attention(drawn(4, 6, 1, 2, 2, 8))
+    with pytest.raises(ValueError, match="Expected keys and values"):
+        attention(drawn(4, 6, 1, 1, 2, 8), drawn(4, 6, 1, 1, 2, 8), drawn(4, 5, 1, 1, 2, 8))
+    with pytest.raises(ValueError, match="at least one"):
+        attention(drawn(4, 6, 1, 1, 2, 8), drawn(4, 0, 1, 2, 2, 8))
+
+
+def test_spread_tables_lie_in_rows_and_their_gradients_are_sums():
+    """In half precision too, where 600 ones added one by one would stay at 256."""
+    offset = torch.arange(1200).remainder(2)
+    for heads, dtype in ((1, torch.bfloat16), (3, torch.bfloat16), (3, torch.float32)):
+        table = torch.ones(2, heads, dtype=dtype, requires_grad=True)
+        bias = spread(table, offset, 30)
+        assert bias.shape == (heads, 30, 40) and bias.is_contiguous()
+        (gradient,) = torch.autograd.grad(bias.sum(), table)
+        assert gradient.dtype == dtype and torch.equal(gradient, torch.full_like(table, 600))
 
 
 def test_gradients_in_double_precision():
@@ -99,11 +184,21 @@ def test_gradients_in_double_precision():
     assert torch.autograd.gradcheck(
         lambda x, table: attention(x, bias=spread(table, offset, 3)[None], scale=0.7), (x, table)
     )
+    assert torch.autograd.gradgradcheck(lambda table: spread(table, offset, 3).square(), table)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_no_windows_give_nothing(dtype):
+    """As processes have them that a map has no windows for."""
+    x, bias = drawn(0, 3, 1, 3, 2, 4).to(dtype).requires_grad_(), torch.zeros(2, 1, 3, 3, dtype=dtype)
+    found = attention(x, bias=bias)
+    assert found.shape == (0, 3, 1, 8) and torch.autograd.grad(found.sum(), x)[0].shape == x.shape
 
 
 def test_larger_windows_and_other_types_are_torchs(monkeypatch):
     monkeypatch.setattr(networks._Compiled, "apply", lambda *given: pytest.fail("the kernel was asked"))
-    attention(drawn(1, native.MOST_KEYS + 1, 1, 3, 1, 2))
+    attention(drawn(1, native.MOST_TOKENS + 1, 1, 3, 1, 2))
+    attention(drawn(1, native.MOST_TOKENS + 1, 1, 1, 1, 2), drawn(1, 3, 1, 2, 1, 2))
     attention(drawn(1, 3, 1, 3, 1, 2).double())
     turned = drawn(1, 3, 1, 3, 2, 2).transpose(-1, -2)
     attention(turned)

@@ -13,6 +13,7 @@ import torch
 from torch.testing import assert_close
 
 from emulator.kernels import compiled, library
+from emulator.networks.attention import attention
 from emulator.networks.registry import build
 from emulator.networks.signature import Channel, Signature
 from emulator.planet.grid import Grid
@@ -26,8 +27,18 @@ SOURCE = Path(compiled.__file__).with_name("kernels.c")
 @pytest.fixture(scope="module")
 def portable(tmp_path_factory):
     """Calls a function with the portable kernels in place of the package's."""
-    made = tmp_path_factory.mktemp("portable") / "kernels.so"
-    command = ["cc", "-O1", "-Wno-psabi", "-DPORTABLE", "-fPIC", "-shared", SOURCE, "-o", made]
+    return compiled_with("PORTABLE", tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory):
+    """The same with those of AVX2, where the processor has it, and otherwise the portable ones once more."""
+    return compiled_with("NARROW", tmp_path_factory)
+
+
+def compiled_with(flag, tmp_path_factory):
+    made = tmp_path_factory.mktemp(flag) / "kernels.so"
+    command = ["cc", "-O1", "-Wno-psabi", f"-D{flag}", "-fPIC", "-shared", SOURCE, "-o", made]
     subprocess.run(command, check=True)
     own = ctypes.CDLL(str(made))
     assert compiled.exported(own) == compiled.Layout.numbers()
@@ -84,6 +95,47 @@ def test_networks_and_their_gradients_are_the_same(portable, config):
     some = [float(tensor.abs().max()) > 1e-12 for tensor in exact]  # a bias before a norm has none, but for rounding
     assert sum(some) > len(some) / 2
     assert_same(itertools.compress(ours, some), itertools.compress(theirs, some))
+
+
+# windows, queries, keys, samples, heads, channels, and the shape of a bias
+WINDOWS = {
+    "a bias of each window": (6, 5, 7, 2, 2, 8, (3, 2, 5, 7)),
+    "whole vectors": (3, 16, 32, 1, 2, 16, (1, 2, 16, 32)),
+    "odd sizes": (4, 6, 17, 2, 3, 5, (1, 3, 6, 17)),
+    "one row": (5, 6, 9, 1, 2, 12, (1, 2, 1, 9)),
+    "one query": (5, 1, 9, 1, 2, 12, (1, 1, 1, 9)),
+    "one key": (4, 3, 1, 2, 1, 4, None),
+}
+
+
+@pytest.mark.parametrize("name", ["portable", "narrow"])
+@pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS)
+def test_attention_and_its_gradients_are_the_same(name, window, request):
+    windows, queries, keys, samples, heads, channels, shape = window
+    generator = torch.Generator().manual_seed(0)
+    tensors = [
+        torch.randn(windows, tokens, samples, parts, heads, channels, generator=generator, requires_grad=True)
+        for tokens, parts in ((queries, 1), (keys, 2))
+    ]
+    learned = shape is not None and shape[0] == 1
+    bias = None if shape is None else torch.randn(shape, generator=generator, requires_grad=learned)
+
+    def update():
+        y = attention(*tensors, bias=bias)
+        assert type(y.grad_fn).__name__ == "_CompiledBackward"
+        weighted = (y * torch.cos(torch.arange(y.numel())).view_as(y)).sum()
+        return y.detach(), *torch.autograd.grad(weighted, [*tensors, *([bias] if learned else [])])
+
+    assert_same(request.getfixturevalue(name)(update), update())
+
+
+@pytest.mark.parametrize("bits", [0x7FC00000, 0x7F800001, 0x7FD55555, 0x7FFFFFFF])
+@pytest.mark.parametrize("name", ["portable", "narrow"])
+def test_attention_keeps_what_is_not_a_number(name, bits, request):
+    x = torch.ones(2, 5, 1, 3, 1, 8)
+    x.view(torch.int32)[0, 1, 0, 1, 0, 3] = bits
+    found = request.getfixturevalue(name)(attention, x)
+    assert found[0].isnan().all() and found[1].isfinite().all()
 
 
 @pytest.mark.parametrize("size", [2, 4])

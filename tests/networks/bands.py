@@ -29,8 +29,11 @@ def _result(space, config, grid, dtype, signature=None):
     return whole, {name: space.total(gradient) for name, gradient in of_weights.items()}
 
 
-def _passed(space, config, grid, dtype, signature=None):
-    """The network, what it was given, its output, and what that is multiplied by in the loss."""
+def _passed(space, config, grid, dtype, signature=None, off=None):
+    """The network, what it was given, its output, and what that is multiplied by in the loss.
+
+    `off`: a seed by which what it is given is moved up or down by the last bit of double precision.
+    """
     torch.manual_seed(0)
     half, dtype = dtype is HALF, SINGLE if dtype is HALF else dtype
     net = build(config, INPUTS, OUTPUTS, grid, space, signature).to(dtype)
@@ -47,6 +50,12 @@ def _passed(space, config, grid, dtype, signature=None):
     channels = [INPUTS, *([] if noise is None else [noise.count])]
     upstream = draw(BATCH, OUTPUTS, *grid.shape)[:, :, space.band(rows)]
     given = [draw(BATCH, count, *grid.shape)[:, :, space.band(rows)].clone().requires_grad_() for count in channels]
+    if off is not None:
+        signs = torch.Generator().manual_seed(off)
+        moved = [
+            x.detach() * (1 + 2.0**-52 * torch.randn(x.shape, generator=signs, dtype=DOUBLE).sign()) for x in given
+        ]
+        given = [x.requires_grad_() for x in moved]
     with torch.autocast("cpu", HALF, enabled=half):
         y = net(given[0], **({} if noise is None else {"noise": given[1]}))
     return net, given, y, upstream
@@ -66,11 +75,28 @@ def sizes_of_sums(case):
     return {name: float(total.max()) for name, total in zip(names, sums, strict=True)}
 
 
+def changes_by_rounding(case):
+    """Of every weight the largest change of its gradient, of one process, by the last bits of what the network is given.
+
+    Gradients of a softmax over values that are nearly alike cancel before they are added up: those of Aurora's queries are
+    2e-6 beside values' of 20, change by 1e-17 so, and by 7e-18 where four processes share the map.
+    """
+    config, grid, dtype, signature = (*case, None)[:4]
+    gradients = []
+    for off in (None, 0, 1, 2):
+        net, _, y, upstream = _passed(ALONE, config, grid, dtype, signature, off)
+        names, weights = zip(*net.named_parameters(), strict=True)
+        gradients.append(torch.autograd.grad((y * upstream).sum(), weights))
+    exact, *others = gradients
+    return {name: max(float((other[n] - exact[n]).abs().max()) for other in others) for n, name in enumerate(names)}
+
+
 def assert_equal_over_processes(size, cases):
     """In double precision every tensor by its largest value; in others by the norm, all weights together.
 
     Gradients that are nothing in exact arithmetic, as of a bias before a batch norm, have to be next to nothing. Of one whose
-    terms cancel no more digits are right than the terms have: where it misses the bound, it is held to their size.
+    terms cancel no more digits are right than the terms have: where it misses the bound, it is held to their size, or to
+    three times what the last bits of inputs change it by, since every operation rounds and not the first alone.
     """
     expected = results(ALONE, cases)
     for each in together(size, results, cases):
@@ -89,11 +115,12 @@ def assert_equal_over_processes(size, cases):
             errors = {n: float(size_of(found[n] - v) / size_of(v)) for n, v in true.items() if n not in nothing}
             wrong = {name: error for name, error in errors.items() if not error <= TOLERANCE[case[2]]}
             if case[2] is DOUBLE and wrong.keys() & weights.keys():
-                sizes = sizes_of_sums(case)
+                sizes, changes = sizes_of_sums(case), changes_by_rounding(case)
+                allowed = {name: max(1e-14 * sizes[name], 3 * changes[name]) for name in wrong.keys() & weights.keys()}
                 wrong = {
                     name: error
                     for name, error in wrong.items()
-                    if name in fields or not (found[name] - true[name]).abs().max() <= 1e-14 * sizes[name]
+                    if name in fields or not (found[name] - true[name]).abs().max() <= allowed[name]
                 }
             assert not wrong, f"{case[0]} on {case[1].describe()}: {wrong}"
 
