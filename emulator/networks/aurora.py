@@ -83,10 +83,10 @@ class Aurora(GridNetwork):
     """
 
     def __init__(self, signature: Signature, grid: Grid, options: AuroraOptions | None = None, space: Space = ALONE):
+        edges = edges_of(grid)  # refuses grids without rows
         options, (nlat, nlon) = options or AuroraOptions(), grid.shape
         band, width, patch = space.band(nlat), options.embed_dim, options.patch
         super().__init__(len(signature.inputs), len(signature.outputs), (band.stop - band.start, nlon), options)
-        edges = edges_of(grid)
         self.whole = Patches(grid.shape, patch, edges, turn=False, space=space)
         patches = Tokens.of((1, *(count // patch for count in self.whole.padded)), space)
         self.hours, self.length, self.clock = signature.hours or UNKNOWN, *_times(signature)

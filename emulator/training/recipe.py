@@ -59,8 +59,11 @@ class Recipe:
     horizon: int = 1
 
     @classmethod
-    def of(cls, options: TrainOptions, lengths: tuple[int, ...] = (1,)) -> "Recipe":
-        """What the options of a training say of the order of its updates; `lengths` of its steps as in a `Layout`."""
+    def of(cls, options: TrainOptions, lengths: tuple[int, ...] = (1,), loss: str = "") -> "Recipe":
+        """What the options of a training say of the order of its updates.
+
+        `lengths`: of its steps, as in a `Layout`; `loss`: the kind of its loss.
+        """
         return cls(
             phases=tuple(options.phases),
             **rates_of(options),
@@ -71,7 +74,7 @@ class Recipe:
             retries=options.retries,
             loss_limit=sys.float_info.max if options.loss_limit is None else options.loss_limit,
             members=options.members,
-            loss=options.loss.kind,
+            loss=loss,
             lengths=lengths,
             start=options.start,
             horizon=horizon_of(options.objective),

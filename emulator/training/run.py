@@ -177,7 +177,9 @@ class Training:
         return own or identity_of(self.options, stores), rest or identity_of(self.options, stores, {"phases"})
 
     def _recipe(self, stores, layout: Layout) -> Recipe:
-        return dataclasses.replace(Recipe.of(self.options, layout.lengths), rest=self._identities(stores)[1])
+        return dataclasses.replace(
+            Recipe.of(self.options, layout.lengths, self.options.loss.kind), rest=self._identities(stores)[1]
+        )
 
     def _check_finished(self, stores, layout: Layout) -> None:
         """Raises `ValueError` where a finished checkpoint would be replaced that this training does not go on from."""
@@ -203,7 +205,7 @@ class Training:
     def describe(self) -> str:
         """One line: the network, its channels, how long it trains and what that costs. Raises `ValueError` as `run` does."""
         options, (stores, statistics, layout) = self.options, self._opened()
-        recipe = Recipe.of(options, layout.lengths)
+        recipe = Recipe.of(options, layout.lengths, options.loss.kind)
         self._check_finished(stores, layout)
         refuse_gaps(options, stores, layout, statistics)
         climatology_of(options, stores[0], layout)
