@@ -7,7 +7,9 @@ from emulator.kernels import attention as native
 from emulator.kernels.library import takes
 
 
-def attention(*tensors: torch.Tensor, bias: torch.Tensor | None = None, scale: float | None = None) -> torch.Tensor:
+def attention(
+    *tensors: torch.Tensor, bias: torch.Tensor | None = None, scale: float | None = None, compiled: bool = True
+) -> torch.Tensor:
     """Weights of the keys are the softmax of their products with the query, times `scale`, and the bias.
 
     By the compiled kernel in float32 on CPU, otherwise by torch's `scaled_dot_product_attention`.
@@ -17,7 +19,7 @@ def attention(*tensors: torch.Tensor, bias: torch.Tensor | None = None, scale: f
         parts of one tensor, which saves their gradients a copy.
       bias: `(window, 1 or head, 1 or query, key)`, fewer windows take turns; None: zeros. Every query has a key of which it
         is finite.
-      scale: by default one over the root of the channels.
+      scale: by default one over the root of the channels. compiled: False for torch's alone, where the kernel gains nothing.
     Returns `(window, query, sample, head * channel)`.
     Raises `ValueError` for shapes that do not belong together.
     """
@@ -26,7 +28,7 @@ def attention(*tensors: torch.Tensor, bias: torch.Tensor | None = None, scale: f
     q, k, v = parts
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     shared = bias is None or len(bias) == 1 or not bias.requires_grad
-    fits = shared and max(q.shape[1], k.shape[1]) <= native.MOST_TOKENS and all(map(_in_rows, parts))
+    fits = compiled and shared and max(q.shape[1], k.shape[1]) <= native.MOST_TOKENS and all(map(_in_rows, parts))
     if takes(*tensors, bias, fits=fits):
         return _Compiled.apply(scale, bias, *tensors)
     return by_torch(q, k, v, bias, scale)
