@@ -51,7 +51,7 @@ from emulator.training.recipe import Recipe
 from emulator.training.saved import goes_on
 from emulator.training.start import Start
 from emulator.training.trainer import Placement, Trainer
-from emulator.training.tuned import check_single, choose
+from emulator.training.tuned import check_noise_trained, choose
 from emulator.training.validation import Validation
 from emulator.training.window import StepLoss
 
@@ -234,7 +234,7 @@ class Training:
         network = make_network(network_of(vars(options)), layout, grid)
         if start:
             start.put_into(network, layout, grid)
-        check_single(choose(network, options.start), options.phases)
+        check_noise_trained(choose(network, options.start), options.phases)
         rows_at_once(options, network)
         check_posterior(options)
         given = (part.count if part else 0 for part in conditions(network_of(vars(options)), layout, grid))

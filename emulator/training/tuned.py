@@ -58,7 +58,7 @@ def choose(network: nn.Module, options: StartOptions | None) -> Choice:
     return Choice(frozenset(trained), adapted, {name: factor for name, factor in factors.items() if factor != 1})
 
 
-def check_single(choice: Choice, phases: Sequence[Phase]) -> None:
+def check_noise_trained(choice: Choice, phases: Sequence[Phase]) -> None:
     """Raises `ValueError` for phases of single forecasts where only weights of the noise are trained: without noise they get
     no gradient."""
     trained = [*choice.whole, *choice.adapted]
@@ -85,7 +85,7 @@ class Tuned:
     def __init__(self, step: Step, recipe: Recipe):
         self._step, self._recipe, self._start = step, recipe, recipe.start
         self._choice = choose(step.network, recipe.start)
-        check_single(self._choice, recipe.phases)
+        check_noise_trained(self._choice, recipe.phases)
         self._adapters: dict[str, Adapter] = {}
         self._averages: dict[str, Adapter] = {}
         self._base: dict[str, Tensor] = {}  # this process's part of what changes are added to

@@ -74,7 +74,16 @@ def test_transforms_are_the_same(portable, channels):
         {"kind": "sfno", "embed_dim": 32, "blocks": 1, "scale_factor": 1.5, "norm": "none", "encoder_layers": 0},
         {"kind": "graph", "width": 48, "rounds": 1, "refinement": 1},
         {"kind": "vector_cnn", "width": 22, "vectors": 5, "blocks": 1, "position": "learned"},
-        {"kind": "fuxi", "width": 40, "blocks": 2, "heads": 2, "window": 3, "groups": 4},
+        {
+            "kind": "wxformer",
+            "widths": (16, 32),
+            "depths": (1, 1),
+            "strides": (2, 2),
+            "stencils": (2, 4),
+            "far": (3, 2),
+            "near": 3,
+            "head_width": 8,
+        },
     ],
     ids=["stencil", "whole vectors", "messages", "winds", "attention"],
 )
