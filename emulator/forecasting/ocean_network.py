@@ -16,7 +16,7 @@ from emulator.forecasting.ensembles import InitialStates
 from emulator.forecasting.leads import Lead
 from emulator.forecasting.options import EnsembleOptions, OceanNetworkOptions, ocean_store
 from emulator.forecasting.sea import Begun, SeaTemperatures, land_share, written_attributes
-from emulator.model.bounds import without_bounds
+from emulator.model.bounds import released
 from emulator.model.coupled import SEA_TEMPERATURE, HeatFlux, check_coupling
 from emulator.model.ocean_emulator import WATER_TEMPERATURE, Exchange, OceanEmulator
 from emulator.model.saved_model import check_match, digest_of, load_model
@@ -85,7 +85,7 @@ class NetworkSea:
         check_coupling(model.layout, ())
         own, network = open_analysis(options.store), load_model(options.checkpoint, model.device)
         check_match(network.metadata, own, options.checkpoint, options.store)
-        network = network if options.bounds == "trained" else without_bounds(network)
+        network = released(network, options.bounds)
         grid, theirs = grid_of(dataset), grid_of(own)
         if not grid.same_as(theirs):
             raise ValueError(

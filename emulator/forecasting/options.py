@@ -84,8 +84,8 @@ class OceanNetworkOptions(Options):
 
     checkpoint: Path = option()
     store: Path = option(about="the ocean's analysis, on the same grid")
-    bounds: Literal["trained", "none"] = option(
-        "trained", "none: its states may leave the envelope of its training data", new=True
+    bounds: Literal["trained", "inputs", "none"] = option(
+        "trained", "of its states, as rollout.bounds is of the atmosphere's", new=True
     )
 
 

@@ -26,7 +26,7 @@ from emulator.forecasting.schedule import Schedule, count_steps
 from emulator.forecasting.writing import Output, compact_json, in_memory, write
 from emulator.kernels import freed_memory
 from emulator.model.assemble import states_of
-from emulator.model.bounds import without_bounds
+from emulator.model.bounds import released
 from emulator.model.diffusion import decay_of, degrees_of, with_diffusion
 from emulator.model.noise import Seeds
 from emulator.model.posterior import Posterior, with_drawn_weights
@@ -73,7 +73,8 @@ def forecast(
       step_hours: of a network that makes steps of several lengths, which; None: the shortest.
       climatology: path of what a network's predictions count from, where it does; None: as it was trained.
       ocean: that steps the sea's temperature, such as `{"kind": "slab", "depth": 50}`; None: it is prescribed.
-      bounds: "trained", or "none": states may leave the envelope of the training data.
+      bounds: "trained"; "inputs" or "none": states may leave the envelope of the training data, of which "inputs" shows the
+        network no more than its edge.
       diffusion: of small scales, such as `{"hours": 40, "degree": 31}`, for long runs; None: none.
       offsets: by variable of the forcing, in its units, what is added to it everywhere and always.
       boundary: of a limited area the path of driving data, an analysis or forecasts, or `{"checkpoint": PATH, "store": PATH}`
@@ -172,7 +173,8 @@ def attributes_of(
     attributes["time_step_seconds"] *= length
     if getattr(model, "scheme", None) is None:
         attributes["conservation"] = "none"
-    attributes |= {"diffusion": told} if (told := getattr(model, "diffused_by", "")) else {}
+    for name, of in (("bounds", "bounded_by"), ("diffusion", "diffused_by")):
+        attributes |= {name: told} if (told := getattr(model, of, "")) else {}
     attributes |= {"forcing_offsets": json.dumps(dict(offsets), sort_keys=True)} if offsets else {}
     return attributes | ({"ensemble": compact_json(ensemble)} if ensemble else {})
 
@@ -225,10 +227,8 @@ class Models:
         return Models([with_drawn_weights(self.first, posterior, seed, n, scale) for n in range(ensemble.members)])
 
     def bounded(self, bounds: str) -> "Models":
-        """The same models, with "none" without an envelope of the training data; raises `ValueError` for other words."""
-        if bounds not in ("trained", "none"):
-            raise ValueError(f"Expected bounds trained or none, got {bounds!r}")
-        return self if bounds == "trained" else Models([_each(one, without_bounds) for one in self.steppers])
+        """The same models with bounds of a rollout; raises `ValueError` as `released` does."""
+        return Models([_each(one, lambda step: released(step, bounds)) for one in self.steppers])
 
     def diffused(self, options: DiffusionOptions | None, length: int) -> "Models":
         """The same models with states that are diffused after each step of `length` steps of the store.

@@ -19,15 +19,36 @@ from emulator.store.schema import entry
 from emulator.store.statistics import ENVELOPE
 
 MARGIN = 0.5  # of variables for which none is given
+KINDS = ("trained", "inputs", "none")  # of a rollout
 
 log = logging.getLogger(__name__)
 
 
-def without_bounds(step):
-    """The same `Step` with states that nothing bounds; the one that is given keeps its bounds."""
+def released(step, kind: str):
+    """The same `Step` with bounds of a rollout, one of `KINDS`; the one that is given keeps its own.
+
+    With `inputs` the network alone is shown states within the envelope of its training data, cell by cell, and the states
+    themselves are free. Beyond what it was trained on a network extrapolates its own response, and where that amplifies, a
+    departure grows without end; shown the edge, it answers as it would there, which is to go back.
+
+    Raises `ValueError` for another kind, and for `inputs` of a network that was trained without an envelope.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"Expected bounds among {', '.join(KINDS)}, got {kind!r}")
+    if kind == "trained":
+        return step
+    if not hasattr(step, "bounded_by"):
+        raise ValueError(f"Expected a model from a checkpoint for bounds: {kind}, got {type(step).__name__}")
     free = copy.copy(step)
     free._buffers = dict(step._buffers)  # a shallow copy shares the table of buffers too
     free.lower, free.upper = (torch.full_like(step.lower, sign * torch.inf) for sign in (-1, 1))
+    if kind == "inputs":
+        if not (step.lower.isfinite().any() or step.upper.isfinite().any()):
+            raise ValueError(
+                "Expected a network that was trained within bounds for bounds: inputs, got one without any"
+            )
+        free.shown = step.lower, step.upper
+    free.bounded_by = kind
     return free
 
 

@@ -65,6 +65,9 @@ class Step(nn.Module):
         super().__init__()
         self.diffusion: nn.Module | None = None  # of a rollout that asks for it, see `emulator.model.diffusion`
         self.diffused_by = ""  # what was asked for, as stores of forecasts tell it
+        # of a rollout, see `emulator.model.bounds.released`: within which the network is shown states, and the kind of bounds
+        self.shown: tuple[Tensor, Tensor] | None = None
+        self.bounded_by = ""
         self.space, self._nlat = space, buffers.static.shape[1]
         self.network, self.layout, self.scheme = network, layout, scheme
         self.noise, self.scalars, self.prediction = noise, scalars, PREDICTIONS[predicts]
@@ -132,6 +135,10 @@ class Step(nn.Module):
             return None
         return self.scheme.anchor(self.fields(kept_within(newest(state, self.layout), self.exists)))
 
+    def as_shown(self, state: Tensor) -> Tensor:
+        """A state `(..., channel, *space)` as the network is shown it."""
+        return state if self.shown is None else torch.clamp(state, *self.shown)
+
     def inputs(
         self,
         state: Tensor,
@@ -141,6 +148,7 @@ class Step(nn.Module):
         known: Tensor | None = None,
     ) -> Tensor:
         """What the network sees, `(batch, in, *space)`; `known` as of `emulator.model.gaps`, None: all."""
+        state = self.as_shown(state)
         static = self.static.expand(len(state), *self.static.shape)
         if self._fused and alone(state, forcing, clock, static):
             now, given = self.state_scale, self.forcing_scale

@@ -42,7 +42,7 @@ class WindowStep(Step):
           given: of the steps that end there. seeds: of what the network leaves out, `(batch,)`.
         """
         first, last = ends
-        second = kept_within(self.state_scale(last), self.exists)
+        second = kept_within(self.state_scale(self.as_shown(last)), self.exists)
         x = torch.cat([self.inputs(first, given.forcing, given.clock), second], 1)
         time = place / self.horizon
         with leaving_out(network, seeds):

@@ -118,8 +118,10 @@ class RolloutConfig(Model):
         json_schema_extra=NEW,
         description="driving data of a limited area; None: the analysis that it was trained with (perfect boundaries)",
     )
-    bounds: Literal["trained", "none"] = Field(
-        "trained", json_schema_extra=NEW, description="none: states may leave the envelope of the training data"
+    bounds: Literal["trained", "inputs", "none"] = Field(
+        "trained",
+        json_schema_extra=NEW,
+        description="none: states may leave the envelope of the training; inputs: they may, the network is shown its edge",
     )
 
     diffusion: DiffusionConfig | None = Field(

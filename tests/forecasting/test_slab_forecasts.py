@@ -334,5 +334,5 @@ def test_without_bounds_states_leave_the_envelope(stored):
     assert float((free["temperature"] - held["temperature"]).max()) > 1
     again = em.forecast(step, store, times_of(store, 2), 1)
     np.testing.assert_array_equal(again["temperature"], held["temperature"])  # the model that was given keeps its own
-    with pytest.raises(ValueError, match="bounds trained or none"):
+    with pytest.raises(ValueError, match="bounds among trained, inputs, none, got .wide."):
         em.forecast(step, store, times_of(store, 2), 1, bounds="wide")

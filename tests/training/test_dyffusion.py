@@ -20,7 +20,7 @@ from emulator.forecasting.position import Position
 from emulator.forecasting.run import Models
 from emulator.forecasting.schedule import Schedule
 from emulator.model import checkpoint
-from emulator.model.bounds import without_bounds
+from emulator.model.bounds import released
 from emulator.model.coupled import check_single_steps
 from emulator.model.rollout import rollout
 from emulator.model.stepper import Cascade
@@ -86,7 +86,7 @@ class Told(nn.Module):
 
 
 def test_exact_networks_give_the_exact_trajectory(stored):
-    step = without_bounds(em.load_model(stored[1] / "ahead" / "checkpoint", "cpu"))
+    step = released(em.load_model(stored[1] / "ahead" / "checkpoint", "cpu"), "none")
     step.scheme, step.damping = None, torch.zeros_like(step.damping)
     generator = torch.Generator().manual_seed(0)
     count, diagnostics = step.layout.prognostic.count, step.layout.diagnostic.count
@@ -125,7 +125,7 @@ def test_exact_networks_give_the_exact_trajectory(stored):
 
 
 def test_a_forecaster_without_change_is_damped_persistence_over_the_rest_of_the_window(stored, model):
-    step = without_bounds(em.load_model(stored[1] / "ahead" / "checkpoint", "cpu"))
+    step = released(em.load_model(stored[1] / "ahead" / "checkpoint", "cpu"), "none")
     channels = step.layout.prognostic.count
     step.damping = torch.linspace(0.05, 0.7, channels).view(-1, 1, 1)
     zero = torch.zeros(channels + step.layout.diagnostic.count, *step.lower.shape[1:])
