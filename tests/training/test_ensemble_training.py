@@ -16,8 +16,8 @@ from emulator.model.rollout import rollout
 from emulator.parallel.processes import Processes
 from emulator.planet.grid import Grid
 from emulator.training.options import TrainOptions
+from emulator.training.options.phases import Phase
 from emulator.training.order import Order
-from emulator.training.phases import Phase
 from emulator.training.recipe import Recipe
 from emulator.training.validation import Best, Validation
 from emulator.training.window import Window, WindowOptions

@@ -16,7 +16,7 @@ from emulator.model.rollout import rollout
 from emulator.networks.generative import with_time
 from emulator.networks.registry import NetworkError
 from emulator.training.options import TrainOptions
-from emulator.training.phases import Phase
+from emulator.training.options.phases import Phase
 
 SHORT = {"phases": [{"updates": 4, "batch_size": 2}], "ema": 0.0}
 OBJECTIVES = {
