@@ -5,6 +5,8 @@ import dataclasses
 
 import pytest
 import torch
+from small_planet import small_planet
+from small_store import FREE, store_of
 from small_training import NOISY, RECIPE, VALUES, same_state, trainer
 from torch.testing import assert_close
 
@@ -13,10 +15,12 @@ from emulator.model.assemble import network_of
 from emulator.model.generative import target
 from emulator.model.noise import forecast_key, update_key
 from emulator.model.rollout import rollout
+from emulator.networks import cost
 from emulator.networks.generative import with_time
 from emulator.networks.registry import NetworkError
 from emulator.training.options import TrainOptions
 from emulator.training.options.phases import Phase
+from emulator.training.run import Training
 from emulator.training.window import Window, WindowOptions
 
 SHORT = {"phases": [{"updates": 4, "batch_size": 2}], "ema": 0.0}
@@ -75,6 +79,17 @@ def test_a_training_draws_the_noise_of_one_call_and_calls_the_network_once(train
         Window(made.step, made._loss)(made._order.batch(1), WindowOptions())
         hook.remove()
     assert len(calls) == 1
+
+
+def test_the_cost_that_is_told_is_of_one_call_however_long_the_sampler(tmp_path, monkeypatch):
+    store, statistics = store_of(tmp_path, small_planet(times=24))
+    more = {"output": tmp_path / "out", "conservation": FREE, "network": VALUES["network"]}
+    measured, measure = [], cost.measure
+    monkeypatch.setattr(cost, "measure", lambda *given: measured.append(measure(*given)) or measured[-1])
+    for steps in (1, 6):
+        objective = {"objective": {"kind": "interpolant", "steps": steps}}
+        Training(TrainOptions.of(SHORT | more | objective | {"store": store, "statistics": statistics})).describe()
+    assert measured[0].activations == measured[1].activations > 0
 
 
 def _first(batch):
