@@ -104,7 +104,7 @@ class NetworkNoise:
         self._transform, self._space, self._shape = transform(grid, needed), space, grid.shape
 
     def first(self, count: int) -> "NetworkNoise":
-        """The noise of the first `count` fields alone, without a style; of a first step they are the same bits."""
+        """The noise of the first `count` fields alone, without a style, bit for bit the same at every step."""
         fewer = copy.copy(self)
         fewer.count, fewer.style, fewer._size = count, 0, self._size[:count]
         fewer._held, fewer._lock = {}, threading.Lock()
