@@ -1,7 +1,8 @@
 """Where a training's log goes besides its own files: TensorBoard and MLflow, both as files in the training's folder.
 
 The rows are those of `metrics.jsonl` and `timing.jsonl`. A training that was stopped goes on with the same curves: rows that
-it writes again replace what TensorBoard shows from that update on, and are left out where MLflow has them.
+it writes again replace what TensorBoard shows from that update on, and are left out where MLflow has them. `loss` is the
+training's own; phases of another kind have a curve beside it, such as `loss_mse` of single forecasts.
 """
 
 import contextlib
@@ -24,7 +25,14 @@ def boards(config: TrainConfig, identity: str) -> Iterator[Write]:
     with contextlib.ExitStack() as stack:
         writers = [stack.enter_context(_tensorboard(Path(config.output)))] if config.tensorboard else []
         writers += [stack.enter_context(_mlflow(config, identity))] if config.mlflow else []
-        yield lambda row: [write(row) for write in writers] and None
+        yield lambda row: [write(_numbers(row, config.loss.kind)) for write in writers] and None
+
+
+def _numbers(row: dict, loss: str) -> dict[str, float]:
+    """A row without the kind of its loss, which the name says where it is another than the training's."""
+    kind = row.get("loss_kind", loss)
+    named = {"loss" if kind == loss else f"loss_{kind}": row["loss"]}
+    return {name: value for name, value in row.items() if name not in ("loss", "loss_kind")} | named
 
 
 @contextlib.contextmanager
@@ -67,7 +75,7 @@ def _mlflow(config: TrainConfig, identity: str) -> Iterator[Write]:
         parameters = [Param(name, value) for name, value in flattened(json.loads(config.model_dump_json()))]
         for first in range(0, len(parameters), ENTITIES):
             client.log_batch(run, params=parameters[first : first + ENTITIES])
-    written = max((entry.step for entry in client.get_metric_history(run, "loss")), default=-1)
+    written = max((entry.step for entry in client.get_metric_history(run, "learning_rate")), default=-1)
 
     def write(row: dict) -> None:
         if row["update"] > written:

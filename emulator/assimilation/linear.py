@@ -1,10 +1,12 @@
 """Linear algebra of analyses: tangents and adjoints of functions by torch, and conjugate gradients."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from emulator.kernels import library
 
@@ -21,11 +23,11 @@ def linearised(function: Callable[[Tensor], Tensor], point: Tensor) -> Linearise
     """Derivatives of `function` at `point`, from one evaluation of it.
 
     The adjoint is linear in what it is given, and the tangent is the adjoint of that: all operations have to be
-    differentiable twice. Compiled kernels, which are not, are set aside meanwhile.
+    differentiable twice. Compiled kernels and torch's fused attention, which are not, are set aside meanwhile.
 
     Raises `ValueError` for operations that are not, whose part of the tangent torch would take for zero.
     """
-    with library.set_aside(), torch.enable_grad():
+    with _written_out(), torch.enable_grad():
         at = point.detach().requires_grad_()
         value = function(at)
         weight = torch.zeros_like(value, requires_grad=True)
@@ -34,14 +36,21 @@ def linearised(function: Callable[[Tensor], Tensor], point: Tensor) -> Linearise
         raise ValueError("Expected a function whose derivatives can be differentiated, got one with parts that cannot")
 
     def tangent(direction: Tensor) -> Tensor:
-        with library.set_aside():
+        with _written_out():
             return torch.autograd.grad(pulled, weight, direction, retain_graph=True, materialize_grads=True)[0]
 
     def adjoint(direction: Tensor) -> Tensor:
-        with library.set_aside():
+        with _written_out():
             return torch.autograd.grad(value, at, direction, retain_graph=True, materialize_grads=True)[0]
 
     return Linearised(value.detach(), tangent, adjoint)
+
+
+@contextlib.contextmanager
+def _written_out() -> Iterator[None]:
+    """Operations by those of torch that it differentiates as often as asked."""
+    with library.set_aside(), sdpa_kernel(SDPBackend.MATH):
+        yield
 
 
 def _depends(pulled, weight):

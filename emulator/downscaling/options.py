@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from emulator.options import Options, option
-from emulator.training.options import OptimizerOptions, PeriodOptions
-from emulator.training.phases import Phase
+from emulator.training.options.phases import Phase
+from emulator.training.options.sections import OptimizerOptions, PeriodOptions
 
 OBJECTIVE = {"kind": "flow_matching"}
 

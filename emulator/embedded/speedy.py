@@ -5,15 +5,12 @@ sigma levels, orography, land, a prescribed annual cycle of sea-surface temperat
 radiation. The boundary data are those that come inside the `jcm` package, so nothing is downloaded.
 
 `jcm` and `jax` are imported when a model is built, never with this module: they belong to the extra `emulator[gcm]`.
-
-Over 300 lines, since settings, step, fluxes and restart files of one model are read together.
 """
 
 import copy
 import dataclasses
 import functools
 import importlib.metadata
-import logging
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -25,37 +22,13 @@ from emulator.embedded import MODELS, Embedded, EmbeddedModel, restart
 from emulator.embedded.control import check_control, flux_of
 from emulator.embedded.courses import CO2, PPMV, SeaTemperatures, concentration
 from emulator.embedded.driving import Drive, parameters
-from emulator.embedded.fluxes import SURFACE
 from emulator.embedded.options import Scenario, Slab
 from emulator.embedded.simulation import SimulationOptions
 from emulator.embedded.slab import OverSlab
+from emulator.embedded.speedy_day import CompiledDay
 from emulator.planet.constants import Constants
 from emulator.planet.grid import Grid
 from emulator.planet.vertical import Levels
-
-# XLA hands reductions over short axes to the YNN library, whose kernels take a quarter of the model's whole time; matrix
-# products stay with it. Median CPU seconds per simulated day at T31 on two cores, side by side: 0.62 instead of 0.82.
-# Neither one thread (0.71), nor no YNN at all (0.85), nor fast-math (0.75 against 0.77) is better.
-COMPILER_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
-
-log = logging.getLogger(__name__)
-
-LEVEL_FIELDS = ("temperature", "u_component_of_wind", "v_component_of_wind", "specific_humidity", "geopotential")
-FLUXES = (
-    "mean_total_precipitation_rate",
-    "mean_evaporation_rate",
-    *SURFACE,
-    "mean_top_net_short_wave_radiation_flux",
-    "mean_top_net_long_wave_radiation_flux",
-    "mean_top_downward_short_wave_radiation_flux",
-)
-BOUNDARY_FIELDS = (
-    "sea_surface_temperature",
-    "sea_ice_cover",
-    "soil_temperature_level_1",
-    "soil_wetness",
-    "snow_cover",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,7 +148,8 @@ class ReferenceModel:
             # To the grid first and to days then: the other order, jcm's own, regrids 365 times instead of 12 (12 s).
             monthly = upsample_forcings_ds(monthly.load(), grid=coords.horizontal)
         self._own_forcing = ForcingData.from_dataset(monthly, coords=coords, align_mode="wrap_year")
-        self._compiled: dict = {}  # one program for each kind of forcing, shared with the same model under other scenarios
+        # shared with the same model under other scenarios
+        self._day = CompiledDay(self._model, settings.time_step_minutes, settings.step_hours)
         latitude = np.degrees(np.asarray(coords.horizontal.latitudes, np.float64))
         longitude = np.degrees(np.asarray(coords.horizontal.longitudes, np.float64))
         self.grid = Grid.from_coordinates(latitude[::-1], longitude)
@@ -240,14 +214,14 @@ class ReferenceModel:
     def advance_day(self, state, sea: np.ndarray | None = None) -> tuple[Any, dict[str, np.ndarray]]:
         """One simulated day; `sea`: its sea temperature, K, `(latitude, longitude)`, where that is not prescribed.
 
-        Returns the state after it and the fields at its `n = 24 / step_hours` output times, float32:
-        `LEVEL_FIELDS` `(n, level, latitude, longitude)`, and `surface_pressure` [Pa], `BOUNDARY_FIELDS` (those in force
-        at the time) and `FLUXES` (means over the step that ends at the time), each `(n, latitude, longitude)`; where the
-        scenario says what carbon dioxide is, `carbon_dioxide_mole_fraction` `(n,)` [mol mol-1] at the time.
+        Returns the state after it and the fields of `emulator.embedded.speedy_day` at its `n = 24 / step_hours` output times,
+        float32: `LEVEL_FIELDS` `(n, level, latitude, longitude)`, and `surface_pressure` [Pa], `BOUNDARY_FIELDS` (those in
+        force at the time) and `FLUXES` (means over the step that ends at the time), each `(n, latitude, longitude)`; where
+        the scenario says what carbon dioxide is, `carbon_dioxide_mole_fraction` `(n,)` [mol mol-1] at the time.
         Raises `FloatingPointError` when the model has become unstable.
         """
         forcing = self._drive.of_day(self.day_of(state), sea)
-        state, fields = self._compiled_day(forcing)(state, forcing)
+        state, fields = self._day(state, forcing)
         co2 = np.asarray(fields.pop(CO2), np.float64) * PPMV
         fields = {name: _canonical(np.asarray(value)) for name, value in fields.items()}
         fields |= {} if self.settings.co2 is None else {CO2: co2.astype(np.float32)}
@@ -261,94 +235,6 @@ class ReferenceModel:
     def load_state(self, path) -> Any:
         """The state of an `.npz` file. Raises `ValueError` when it is damaged or its arrays are not those of this model."""
         return restart.load(path, self.initial_state())
-
-    def _compiled_day(self, forcing):
-        """The program of a day for forcing of this structure."""
-        import jax
-
-        kind = jax.tree_util.tree_structure(forcing), tuple(map(np.shape, jax.tree_util.tree_leaves(forcing)))
-        if kind not in self._compiled:
-            lowered = jax.jit(self._integrate_day).lower(self.initial_state(), forcing)
-            try:
-                self._compiled[kind] = lowered.compile(compiler_options=COMPILER_OPTIONS)
-            except jax.errors.JaxRuntimeError as error:  # another version of XLA may not know the option
-                log.info("the reference model is compiled without options: %s", error)
-                self._compiled[kind] = lowered.compile()
-        return self._compiled[kind]
-
-    def _integrate_day(self, state, forcing):
-        """A day in one compiled loop: a scan over output steps around a scan over model steps that sums the fluxes.
-
-        The physics computes every flux anyway, so the sums cost nothing that can be measured.
-        """
-        import jax
-        import jax.numpy as jnp
-        import jax_datetime
-        from jcm.date import DateData
-        from jcm.forcing import land_snow_cover, land_wetness
-        from jcm.physics_interface import verify_state
-
-        seconds = self.settings.time_step_minutes * 60
-        inner_steps = self.settings.step_hours * 3600 // seconds
-        dycore, pressure = self._model.dycore, self._model.dycore.constants.p0
-        step = self._model._get_op_split_step_fn(forcing)
-
-        def model_step(carry, _):
-            (dynamics, physics, clock, count), sums = carry
-            dynamics, physics = step(dynamics, physics, DateData(clock, count, seconds))
-            clock = clock + jax_datetime.Timedelta(seconds=jnp.int32(seconds))
-            sums = jax.tree_util.tree_map(jnp.add, sums, _fluxes(physics))
-            return ((dynamics, physics, clock, count + jnp.int32(1)), sums), None
-
-        def output_step(state, _):
-            zeros = {name: jnp.zeros(self._model.coords.horizontal.nodal_shape) for name in FLUXES}
-            (state, sums), _ = jax.lax.scan(model_step, (state, zeros), None, length=inner_steps)
-            dynamics, _, clock, count = state
-            grid_state = verify_state(dycore.to_physics_state(dynamics))  # sets small negative humidities to zero
-            now = forcing.select(DateData(clock, count, seconds))
-            fields = {
-                "temperature": grid_state.temperature,
-                "u_component_of_wind": grid_state.u_wind,
-                "v_component_of_wind": grid_state.v_wind,
-                "specific_humidity": grid_state.specific_humidity,
-                "geopotential": grid_state.geopotential,
-                "surface_pressure": grid_state.normalized_surface_pressure * pressure,
-                CO2: now.co2_vmr,
-                "sea_surface_temperature": now.sea_surface_temperature,
-                "sea_ice_cover": now.sice_am,
-                "soil_temperature_level_1": now.stl_am,
-                # as evaporation and the albedo take them, glaciers included
-                "soil_wetness": land_wetness(now.soilw_am, now.glacier_fraction),
-                "snow_cover": land_snow_cover(now.snowc_am, now.glacier_fraction),
-            }
-            return state, fields | {name: total / inner_steps for name, total in sums.items()}
-
-        return jax.lax.scan(output_step, state, None, length=24 // self.settings.step_hours)
-
-
-def _fluxes(physics) -> dict:
-    """The step's fluxes from the model's diagnostics, canonical names and signs, on the model's own axes.
-
-    Radiation at the surface is what the atmosphere loses there, so that its energy budget closes; what the model reports
-    for the surface differs. Short wave: its `net_heat_flux` also reflects the near-infrared band, which the atmosphere
-    does not get back (0.04 W m-2 in the global mean, 11 over ice); `rsns` is the atmosphere's side. Long wave: the part
-    of the downward flux that the surface reflects is taken from another flux of the step (jcm 3.0), so the atmosphere
-    loses 1.4 W m-2 more in the global mean than `rlns` says; its side is the flux at the top less what the layers absorb.
-    With these, heating and moistening by the physics equal top minus surface flux to 0.01 W m-2.
-    """
-    exchange = physics["surface_exchange"]
-    short_wave, long_wave = physics["_shortwave_rad"], physics["_longwave_rad"]
-    return {
-        "mean_total_precipitation_rate": exchange.precipitation,
-        "mean_evaporation_rate": -exchange.evaporation,
-        "mean_surface_net_short_wave_radiation_flux": short_wave.rsns,
-        "mean_surface_net_long_wave_radiation_flux": -(long_wave.ftop + long_wave.dfabs.sum(axis=0)),
-        "mean_surface_sensible_heat_flux": -exchange.sensible_heat_flux,
-        "mean_surface_latent_heat_flux": -exchange.latent_heat_flux,
-        "mean_top_net_short_wave_radiation_flux": short_wave.ftop,
-        "mean_top_net_long_wave_radiation_flux": -long_wave.ftop,
-        "mean_top_downward_short_wave_radiation_flux": short_wave.fsol,
-    }
 
 
 def _canonical(field: np.ndarray) -> np.ndarray:

@@ -80,7 +80,8 @@ def forecast(
       boundary: of a limited area the path of driving data, an analysis or forecasts, or `{"checkpoint": PATH, "store": PATH}`
         for a global emulator that runs beside, each with `nudging` or without; None: the analysis that it was trained with.
 
-    Over eight parameters, all but four by name alone: a notebook is to find each where it looks for it.
+    Over eight parameters, all but four by name alone, and by the name that each has in a configuration's `rollout`: a
+    notebook is to find each where it looks for it.
 
     Raises `ValueError` for models that do not fit the store or the ensemble, and for times that the store lacks.
     """

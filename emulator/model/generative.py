@@ -6,8 +6,15 @@ from torch import Tensor
 from emulator.data.channels import kept_within
 from emulator.data.forcing import StepInputs
 from emulator.model.gaps import REFUSED
+from emulator.model.noise import NetworkNoise, Seeds
 from emulator.model.step import Step
 from emulator.model.stepper import newest
+from emulator.networks.generative import Generative
+
+
+def noise_in_training(step: Step) -> NetworkNoise | Seeds | None:
+    """What a training draws for a step: all its noise, and for a network that samples what one call of it takes."""
+    return step.noise.first(step.network.taught_with) if isinstance(step.network, Generative) else step.noise
 
 
 def target(step: Step, state: Tensor, truth: tuple[Tensor, Tensor], reference: Tensor | None = None) -> Tensor:
@@ -29,7 +36,7 @@ def error(step: Step, state: Tensor, given: StepInputs, truth: tuple[Tensor, Ten
     """The error of every sample, `(batch,)`.
 
     Args:
-      state: true, `(batch, [history,] channel, *space)`. given: of the step, with noise.
+      state: true, `(batch, [history,] channel, *space)`. given: of the step, with `noise_in_training`.
       truth: state and diagnostics at its end. weights: of squared errors in the units of `target`, `(channel, *space)`, of
         mean 1.
     Raises `ValueError` for a step with several lengths or gaps.

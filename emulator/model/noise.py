@@ -7,6 +7,7 @@ correlated in time is a first-order autoregression over the steps' fields, begun
 the steps before are drawn again.
 """
 
+import copy
 import threading
 from collections.abc import Iterable, Sequence
 
@@ -101,6 +102,13 @@ class NetworkNoise:
         self._lock = threading.Lock()
         self._size = sizes(np.concatenate([share.repeat(channels, 0), numbers])).astype(np.float32)
         self._transform, self._space, self._shape = transform(grid, needed), space, grid.shape
+
+    def first(self, count: int) -> "NetworkNoise":
+        """The noise of the first `count` fields alone, without a style, bit for bit the same at every step."""
+        fewer = copy.copy(self)
+        fewer.count, fewer.style, fewer._size = count, 0, self._size[:count]
+        fewer._held, fewer._lock = {}, threading.Lock()
+        return fewer
 
     def draw(self, key: Key) -> Tensor:
         """The fields of a key, `(count, own rows, nlon)` float32: all of the first length scale, the next, then the style."""

@@ -69,8 +69,8 @@ class AttentionUNet(MapNetwork):
         options: AttentionUNetOptions | None = None,
         space: Space = ALONE,
     ):
-        options, band = options or AttentionUNetOptions(), space.band(nlat)
-        super().__init__(in_channels, out_channels, (band.stop - band.start, nlon), options)
+        options = options or AttentionUNetOptions()
+        super().__init__(in_channels, out_channels, (nlat, nlon), options, space)
         expect_halvings(edges, nlat, nlon, options.depth)
         widths = [options.width * 2**n for n in range(options.depth + 1)]
         self.halvings, places = levels(edges, space, nlat, options.depth)

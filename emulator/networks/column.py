@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from emulator.networks.channel_axes import Axes, ChannelAxis, Entry
-from emulator.networks.conditions import NoiseModulation, NoiseOptions, noise_count
+from emulator.networks.conditions import NoiseModulation, NoiseOptions, noise_count, scalar_count
 from emulator.networks.layers import MLP, Linear, gelu
 from emulator.networks.level_tables import ByLevel, columns_of, level_tables, output_order
 from emulator.networks.map_network import GridNetwork
@@ -34,6 +34,9 @@ class ColumnOptions(Options):
     width: int = option(128, "hidden channels; of a recurrence in each direction", minimum=1)
     layers: int = option(2, "hidden layers, or recurrences one upon the other", minimum=1)
     noise: NoiseOptions | None = option(None, "random fields that scale and shift every hidden state")
+    condition: tuple[str, ...] = option(
+        (), "time_of_year, time_step, or forcing without levels, to scale and shift every hidden state by", new=True
+    )
     checkpointing: bool = option(False, f"compute {CHUNK} cells after the others, and again in the backward pass")
     zero_output: bool = option(False, "the last layers start at zero")
 
@@ -77,36 +80,32 @@ class ColumnNetwork(GridNetwork):
             axes |= {f"{name}.weight": rows, f"{name}.bias": rows}
         return {f"columns.{name}": found for name, found in axes.items()}
 
-    def forward(self, x: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
-        """`(batch, in_channels, *space)` -> `(batch, out_channels, *space)`. Raises `ValueError` for other shapes.
-
-        `noise`: `(batch, field, *space)` where the options ask for it.
-        """
-        self._check(x, None, noise)
-        batch, entered = len(x), x.dtype
-        x, noise = (None if t is None else t.flatten(2).transpose(1, 2).flatten(0, 1) for t in (x, noise))
+    def _output(self, x, condition, noise):
+        given, cells = [x, condition, noise], x[0, 0].numel()
+        if condition is not None:
+            given[1] = condition[..., None].expand(-1, -1, cells)
+        rows = [None if t is None else t.flatten(2).transpose(1, 2).flatten(0, 1) for t in given]
         if self.options.checkpointing and torch.is_grad_enabled():
-            noises = [None] * -(-len(x) // CHUNK) if noise is None else noise.split(CHUNK)
-            parts = zip(x.split(CHUNK), noises, strict=True)
+            count = -(-len(rows[0]) // CHUNK)
+            parts = zip(*([None] * count if t is None else t.split(CHUNK) for t in rows), strict=True)
             y = torch.cat([self._run(self.columns, *part) for part in parts])
         else:
-            y = self.columns(x, noise)
-        return y.to(entered).unflatten(0, (batch, -1)).transpose(1, 2).unflatten(2, self.shape).contiguous()
+            y = self.columns(*rows)
+        return y.to(x.dtype).unflatten(0, (len(x), -1)).transpose(1, 2).unflatten(2, self.shape).contiguous()
 
 
 class Perceptron(nn.Module):
-    """`(cell, channel)` -> `(cell, channel)`."""
+    """`(cell, channel)` -> `(cell, channel)`; `condition`: `(cell, scalar)`, `noise`: `(cell, field)`."""
 
     def __init__(self, inputs: int, outputs: int, options: ColumnOptions):
         super().__init__()
         self.mlp = MLP((inputs, *[options.width] * options.layers, outputs))
-        self.noise = _modulations(options, options.width)
+        self.condition, self.noise = _modulations(options, options.width)
 
-    def forward(self, x: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
-        # one by one: fused layers round otherwise, and noise is to change no bit before it is learned
+    def forward(self, x, condition=None, noise=None):
+        # one by one: fused layers round otherwise, and modulations are to change no bit before they are learned
         for n, layer in enumerate(self.mlp.layers[:-1]):
-            x = gelu(layer(x))
-            x = x if noise is None else self.noise[n](x, noise)
+            x = _modulated(self, n, gelu(layer(x)), condition, noise)
         return self.mlp.layers[-1](x)
 
     def last_layers(self) -> list[nn.Linear]:
@@ -114,7 +113,7 @@ class Perceptron(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """`(cell, channel)` -> `(cell, channel)` by recurrences down and up the levels.
+    """As `Perceptron`, by recurrences down and up the levels.
 
     All fields without levels are inputs on each level. Outputs on a level are linear in both states there, those without
     levels in the last states of both ways, which have been over the whole column. Levels are those of inputs and outputs.
@@ -132,18 +131,18 @@ class Recurrent(nn.Module):
         beside = self.surface.shape[1] if inputs.surface else 0
         entering = [self.levelled.shape[1] + beside] + [2 * width] * (options.layers - 1)
         self.layers = nn.ModuleList(Recurrence(entered, width) for entered in entering)
-        self.noise = _modulations(options, 2 * width)
+        self.condition, self.noise = _modulations(options, 2 * width)
         self.on_levels = Linear(2 * width, len(outputs.levelled)) if outputs.levelled else None
         self.on_surface = Linear(2 * width, len(outputs.surface)) if outputs.surface else None
         self.register_buffer("order", output_order(outputs, len(signature.outputs)), persistent=False)
 
-    def forward(self, x: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, x, condition=None, noise=None):
         parts = [self.levelled(x)]
         if self.surface is not None:
             parts.append(self.surface(x).expand(-1, parts[0].shape[1], -1))
         x = torch.cat(parts, -1).transpose(0, 1)  # (level, cell, channel)
-        for layer, modulation in zip(self.layers, self.noise or [None] * len(self.layers), strict=True):
-            x = layer(x) if modulation is None else modulation(layer(x), noise)
+        for n, layer in enumerate(self.layers):
+            x = _modulated(self, n, layer(x), condition, noise)
         fields = []
         if self.on_surface is not None:
             down, up = x.chunk(2, -1)
@@ -169,6 +168,14 @@ def _on_surface(channels: Sequence[Channel]) -> list[Entry]:
     return columns_of(level_tables(channels))[1]
 
 
-def _modulations(options, width):
-    noise = noise_count(options.noise)
-    return nn.ModuleList(NoiseModulation(noise, width) for _ in range(options.layers if noise else 0))
+def _modulations(options: ColumnOptions, width: int) -> list[nn.ModuleList]:
+    """By the condition and by noise, of every hidden layer, where the options ask for them."""
+    counts = scalar_count(options.condition), noise_count(options.noise)
+    return [nn.ModuleList(NoiseModulation(n, width) for _ in range(options.layers if n else 0)) for n in counts]
+
+
+def _modulated(columns, layer, x, condition, noise):
+    """A layer's states `(..., cell, channel)`, scaled and shifted by what each cell is given, `(cell, number)` or None."""
+    for modulations, given in ((columns.condition, condition), (columns.noise, noise)):
+        x = x if given is None else modulations[layer](x, given)
+    return x

@@ -6,6 +6,8 @@ import time
 
 import torch
 
+from emulator.networks.conditions import NOISE_TIME, scalar_count
+from emulator.networks.generative import Generative
 from emulator.networks.remembered import unmoved
 from emulator.parallel.rates import count_products
 
@@ -69,10 +71,13 @@ def measure(
 ) -> Cost:
     """Run forward and backward of one sample. Nothing is run where inputs and weights alone fill the free memory.
 
+    Of a network that samples this is one call of the network that leads its sampler, as an update of a training makes it.
+
     `noise`, `scalars`: numbers of the random fields and scalars that the network takes besides its inputs; `boundary`:
     channels and cells of a limited area's boundary.
     """
     parameters = sum(p.numel() for p in network.parameters())
+    network, inputs, noise, scalars = _called(network, inputs, noise, scalars)
     x = torch.zeros(1, inputs, *space)
     if ADAM_BYTES * parameters + 100 * x.nbytes > 0.5 * available_memory():
         return Cost(parameters, 0, float("nan"))
@@ -99,6 +104,7 @@ def products(
 
     Arguments as those of `measure`; the network may lie on any device.
     """
+    network, inputs, noise, scalars = _called(network, inputs, noise, scalars)
     device = next(network.parameters()).device
     with torch.device(device):
         x, more = torch.zeros(1, inputs, *space), _conditions(space, noise, scalars, boundary)
@@ -106,6 +112,13 @@ def products(
         count = count_products(lambda: network(x, **more).sum().backward())
     network.zero_grad(set_to_none=True)
     return count
+
+
+def _called(network, inputs, noise, scalars):
+    """What an update of a training runs, and what that is given: of a network that samples not the whole sampler."""
+    if not isinstance(network, Generative):
+        return network, inputs, noise, scalars
+    return network.network, inputs + network.outputs, 0, scalars + scalar_count([NOISE_TIME])
 
 
 def _conditions(space, noise, scalars, boundary):

@@ -78,8 +78,8 @@ class FNO(MapNetwork):
         options: FNOOptions | None = None,
         space: Space = ALONE,
     ):
-        options, band = options or FNOOptions(), space.band(nlat)
-        super().__init__(in_channels, out_channels, (band.stop - band.start, nlon), options)
+        options = options or FNOOptions()
+        super().__init__(in_channels, out_channels, (nlat, nlon), options, space)
         self.poles = 1 if poles else 0
         rows = {"periodic": nlat, "padded": nlat + options.padding, "sphere": 2 * (nlat - self.poles)}[options.latitude]
         if 2 * options.modes[0] > rows or options.modes[1] > nlon // 2 + 1:

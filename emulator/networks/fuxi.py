@@ -89,8 +89,8 @@ class FuXi(MapNetwork):
         options: FuXiOptions | None = None,
         space: Space = ALONE,
     ):
-        options, band = options or FuXiOptions(), space.band(shape[0])
-        super().__init__(in_channels, out_channels, (band.stop - band.start, shape[1]), options)
+        options = options or FuXiOptions()
+        super().__init__(in_channels, out_channels, shape, options, space)
         width, patch = options.width, options.patch
         self.patches = Patches(shape, 2 * patch, edges, space=space)
         around = Surroundings(edges, space, self.patches.bounds).coarser(patch)

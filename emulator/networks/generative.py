@@ -46,7 +46,10 @@ def _takes_time(kind: registry.Kind) -> bool:
 
 
 def noise_of(made: Objective, outputs: int) -> NoiseOptions:
-    """The noise of a step with so many outputs: what its sampler takes, and one field for the level in training; white."""
+    """The noise of a step with so many outputs: what its sampler takes, and one field more; white.
+
+    A training takes the first fields alone (`Generative.taught_with`).
+    """
     return NoiseOptions((0.0,), made.draws() * outputs + 1)
 
 
@@ -70,12 +73,17 @@ class Generative(nn.Module):
         self.network, self.outputs, self.objective, self.names = network, outputs, made, names
         self._noise = noise_of(made, outputs).count
 
+    @property
+    def taught_with(self) -> int:
+        """Fields of noise that `error` takes: one for each output, and one for the level."""
+        return self.outputs + 1
+
     def forward(self, x: Tensor, condition: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         """A sample `(batch, outputs, *space)`.
 
         Args:
           x: `(batch, inputs, *space)`. condition: `(batch, scalar)` where there are names.
-          noise: `(batch, field, *space)` of unit variance, as many fields as `noise_of` has.
+          noise: `(batch, field, *space)` of unit variance, as many fields as `noise_of` has; the last is not used.
         """
         check_condition(condition, x, self.names)
         check_noise(noise, x, self._noise)
@@ -83,12 +91,12 @@ class Generative(nn.Module):
         return self.objective.integrate(self._told(condition), fields, x)
 
     def error(self, x: Tensor, target: Tensor, noise: Tensor, weights: Tensor, condition: Tensor | None) -> Tensor:
-        """The error in training for every sample, `(batch,)`, of a target `(batch, outputs, *space)`; the rest as above.
+        """The error in training for every sample, `(batch,)`, of a target `(batch, outputs, *space)`, by one call.
 
-        The last field of the noise gives the level: at any one place it is a standard normal number, since its variance is
-        one everywhere.
+        The rest as above, with noise of `taught_with` fields. The last gives the level: at any one place it is a standard
+        normal number, since its variance is one everywhere.
         """
-        check_noise(noise, x, self._noise)
+        check_noise(noise, x, self.taught_with)
         level = torch.special.ndtr(noise[:, -1].flatten(1)[:, 0])
         told = self._told(condition)
         return self.objective.error(told, target, x, level, noise[:, : self.outputs], weights=weights)

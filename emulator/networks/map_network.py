@@ -6,6 +6,7 @@ from torch.utils.checkpoint import checkpoint
 
 from emulator.networks.conditions import check_condition, check_noise, noise_style
 from emulator.options import Options
+from emulator.parallel.space import ALONE, Space
 
 
 class GridNetwork(nn.Module):
@@ -50,7 +51,18 @@ class GridNetwork(nn.Module):
 
 
 class MapNetwork(GridNetwork):
-    """A network on maps with the channels last in memory, whose `_map` is what it computes."""
+    """A network on maps with the channels last in memory, whose `_map` is what it computes.
+
+    Args:
+      in_channels, out_channels, options: as above. shape: rows and columns of the whole grid.
+      space: processes that hold a state together, each a band of rows.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, shape: tuple[int, int], options: Options, space: Space = ALONE
+    ):
+        band = space.band(shape[0])
+        super().__init__(in_channels, out_channels, (band.stop - band.start, shape[1]), options)
 
     def _output(self, x, condition, noise):
         maps = x.contiguous(memory_format=torch.channels_last)

@@ -66,8 +66,8 @@ class MgNO(MapNetwork):
         options: MgNOOptions | None = None,
         space: Space = ALONE,
     ):
-        options, band = options or MgNOOptions(), space.band(nlat)
-        super().__init__(in_channels, out_channels, (band.stop - band.start, nlon), options)
+        options = options or MgNOOptions()
+        super().__init__(in_channels, out_channels, (nlat, nlon), options, space)
         expect_halvings(edges, nlat, nlon, options.depth)
         places, width = levels(edges, space, nlat, options.depth)[1], options.width
         inputs = [in_channels] + [width] * (options.layers - 1)

@@ -97,8 +97,7 @@ class Samudra(MapNetwork):
         space: Space = ALONE,
     ):
         options = options or SamudraOptions()
-        band = space.band(nlat)
-        super().__init__(in_channels, out_channels, (band.stop - band.start, nlon), options)
+        super().__init__(in_channels, out_channels, (nlat, nlon), options, space)
         widths, dilations, depth = options.widths, options.dilations, len(options.widths)
         if options.edges == "sphere":
             self.halvings, places = levels(edges, space, nlat, depth)

@@ -85,8 +85,8 @@ class UNet(MapNetwork):
         region: Literal["open", "round"] | None = None,
         space: Space = ALONE,
     ):
-        options, band = options or UNetOptions(), space.band(nlat)
-        super().__init__(in_channels, out_channels, (band.stop - band.start, nlon), options)
+        options = options or UNetOptions()
+        super().__init__(in_channels, out_channels, (nlat, nlon), options, space)
         edges = Edges(poles, region != "open", region is not None)
         expect_halvings(edges, nlat, nlon, options.depth)
         widths = [options.width * 2**n for n in range(options.depth + 1)]

@@ -96,13 +96,13 @@ class Windows(nn.Module):
         """`(batch, token, channel)` in the order of levels, own rows and columns -> in that of the windows, filled up."""
         if self.onto is not None:
             return self.onto(x.transpose(0, 1)).transpose(0, 1).contiguous()
-        return _Split.apply(x, self.source, self.place, self.again)
+        return _Split.apply(x, self.source, self.place, self.again, self.filled)
 
     def join(self, x: torch.Tensor) -> torch.Tensor:
         """The way back."""
         if self.back is not None:
             return self.back(x.transpose(0, 1)).transpose(0, 1)
-        return _Join.apply(x, self.source, self.place, self.filled)
+        return _Join.apply(x, self.source, self.place, self.again, self.filled)
 
 
 def _bands(shape: Size, bounds: Sequence[int]) -> list[np.ndarray]:
@@ -120,33 +120,32 @@ def _partition(table: np.ndarray, window: Size) -> np.ndarray:
 class _Split(torch.autograd.Function):
     """Both ways are copies of rows, where the gradient of `index_select` would add them up one by one.
 
-    No gradient comes from rows that fill up, since nobody listens to them.
+    Each is the other's gradient but for rows that fill up. No gradient comes from these, since nobody listens to them; only
+    from columns that are there again.
     """
 
     @staticmethod
-    def forward(ctx, x, source, place, again):
-        ctx.save_for_backward(source, place, again)
+    def forward(ctx, x, source, place, again, filled):
+        ctx.save_for_backward(source, place, again, filled)
         return x.index_select(1, source)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, g):
-        source, place, again = ctx.saved_tensors
-        g_x = g.index_select(1, place)
+        source, place, again, filled = ctx.saved_tensors
+        g_x = _Join.apply(g, source, place, again, filled)
         if len(again):  # columns that are there twice and no more, so that the order of the sum does not matter
             g_x.index_add_(1, source.index_select(0, again), g.index_select(1, again))
-        return g_x, None, None, None
+        return g_x, None, None, None, None
 
 
 class _Join(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, source, place, filled):
-        ctx.save_for_backward(source, filled)
+    def forward(ctx, x, source, place, again, filled):
+        ctx.save_for_backward(source, place, again, filled)
         return x.index_select(1, place)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, g):
-        source, filled = ctx.saved_tensors
-        g_x = g.index_select(1, source)
-        return g_x.index_fill_(1, filled, 0) if len(filled) else g_x, None, None, None
+        tables = ctx.saved_tensors
+        g_x, filled = _Split.apply(g, *tables), tables[-1]
+        return g_x.index_fill_(1, filled, 0) if len(filled) else g_x, None, None, None, None

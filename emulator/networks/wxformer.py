@@ -114,8 +114,8 @@ class WXFormer(MapNetwork):
         options: WXFormerOptions | None = None,
         space: Space = ALONE,
     ):
-        options, band = options or WXFormerOptions(), space.band(shape[0])
-        super().__init__(in_channels, out_channels, (band.stop - band.start, shape[1]), options)
+        options = options or WXFormerOptions()
+        super().__init__(in_channels, out_channels, shape, options, space)
         self.patches = Patches(shape, math.prod(options.strides), edges, space=space)
         edges, widths = dataclasses.replace(edges, poles=False), options.widths
         around = [

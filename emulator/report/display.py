@@ -78,6 +78,11 @@ def days(lead_time) -> np.ndarray:
     return leads.astype(np.float64) if leads.dtype.kind in "iu" else leads / np.timedelta64(1, "s") / 86400
 
 
+def tail_of(event: float) -> str:
+    """Which values an event of extremes has, by the level of its quantile between 0 and 1."""
+    return f"{'above' if event >= 0.5 else 'below'} the {100 * event:g} % quantile"
+
+
 def lead_label(lead) -> str:
     """`6 h`, `1 day`, `2.5 days`, `3 months`."""
     if np.asarray(lead).dtype.kind in "iu":

@@ -13,7 +13,8 @@ from emulator.planet.frame import cells_over
 from emulator.planet.grid import Grid
 from emulator.store.analysis import open_analysis
 from emulator.store.schema import grid_of, levels_at
-from emulator.training.options import BoundaryOptions, TrainOptions
+from emulator.training.options import TrainOptions
+from emulator.training.options.sections import BoundaryOptions
 
 
 def border_of(options: BoundaryOptions, layout: Layout, domain: Grid) -> Border:

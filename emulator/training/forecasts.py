@@ -17,7 +17,7 @@ from emulator.model.gaps import REFUSED
 from emulator.planet.calendar import lead_seconds, valid_times
 from emulator.store.forecast import open_forecast
 from emulator.store.schema import grid_of, levels_at, own_rows
-from emulator.training.options import ForecastOptions
+from emulator.training.options.sections import ForecastOptions
 
 DAY = 86400.0
 

@@ -16,7 +16,8 @@ from emulator.options import as_before
 from emulator.store.analysis import APART, apart, open_analysis
 from emulator.store.forecast import open_forecast
 from emulator.store.schema import open_zarr
-from emulator.training.options import StartOptions, TrainOptions
+from emulator.training.options import TrainOptions
+from emulator.training.options.sections import StartOptions
 
 # Where things lie, and what changes the speed or what is kept: none of it changes the weights. Retries and the limit of the
 # loss decide how a training that diverged goes on, and that is saved.

@@ -104,7 +104,7 @@ class Log:
     def write(self, update: int, retried: int) -> dict:
         """The row of the log after an update, of numbers; the time left is told by the updates after the first.
 
-        In `metrics.jsonl` it says the kind of its loss too (`loss_kind`), where phases of single forecasts have another.
+        It says the kind of its loss too (`loss_kind`), where phases of single forecasts have another.
         """
         recipe, spent = self._recipe, time.perf_counter() - self._started
         index, _ = recipe.locate(update - 1)
@@ -132,7 +132,7 @@ class Log:
             timing["product_rate_share"] = round(achieved / self._product_rate, 4)
         self._journal.add("metrics.jsonl", row | kind)
         self._journal.add("timing.jsonl", timing)
-        return row | timing | {"updates": recipe.updates}
+        return row | kind | timing | {"updates": recipe.updates}
 
     @functools.cached_property
     def _product_rate(self) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from emulator.data.samples import Batch, Samples
-from emulator.training.phases import MaskOptions
+from emulator.training.options.phases import MaskOptions
 
 PURPOSE = 9  # the last number of the seeds, which tells what is drawn
 

@@ -8,6 +8,7 @@ from torch import nn
 from emulator.data.samples import Batch
 from emulator.losses.options import members_of
 from emulator.model.assemble import boundary_shape, make_step, network_of
+from emulator.model.generative import noise_in_training
 from emulator.model.noise import Seeds
 from emulator.model.step_buffers import StepBuffers
 from emulator.parallel.rates import most_held
@@ -71,6 +72,7 @@ def _of_process(options, layout, grid, error, space) -> int:
 
 
 def _noise(step, zeros: Callable[[int, int], torch.Tensor]) -> torch.Tensor | None:
-    if isinstance(step.noise, Seeds):
-        return zeros(step.horizon, step.noise.numbers)[..., 0, 0].long()
-    return zeros(1, step.noise.count) if step.noise else None
+    noise = noise_in_training(step)
+    if isinstance(noise, Seeds):
+        return zeros(step.horizon, noise.numbers)[..., 0, 0].long()
+    return zeros(1, noise.count) if noise else None

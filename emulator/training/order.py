@@ -13,7 +13,7 @@ from emulator.parallel.distributed import share
 from emulator.parallel.processes import Processes
 from emulator.training.forecasts import StoredForecasts
 from emulator.training.masks import masked
-from emulator.training.phases import Phase
+from emulator.training.options.phases import Phase
 from emulator.training.recipe import Recipe
 from emulator.training.replay import Planned, Replay
 

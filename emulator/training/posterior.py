@@ -11,7 +11,8 @@ from emulator.data.samples import Samples
 from emulator.model import checkpoint
 from emulator.model.posterior import Posterior
 from emulator.model.step import Step
-from emulator.training.options import ParallelOptions, PosteriorOptions, TrainOptions
+from emulator.training.options import TrainOptions
+from emulator.training.options.sections import ParallelOptions, PosteriorOptions
 
 log = logging.getLogger(__name__)
 MEASURED = 4  # samples that the size of a channel's error is measured by

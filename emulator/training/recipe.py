@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from emulator.generative.windows import horizon_of
-from emulator.training.options import StartOptions, TrainOptions
-from emulator.training.phases import Phase
+from emulator.training.options import TrainOptions
+from emulator.training.options.phases import Phase
+from emulator.training.options.sections import StartOptions
 
 SINGLE = "mse"  # the loss of phases of single forecasts
 

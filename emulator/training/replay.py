@@ -10,7 +10,7 @@ from torch import Tensor
 
 from emulator.data.samples import Batch
 from emulator.parallel.host_copies import to_device
-from emulator.training.phases import Phase
+from emulator.training.options.phases import Phase
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from emulator.data.samples import Batch, Samples
 from emulator.files.interruption import Interrupted
 from emulator.model import checkpoint
+from emulator.model.generative import noise_in_training
 from emulator.model.step import Step
 from emulator.networks.remembered import unmoved
 from emulator.parallel.distributed import (
@@ -126,7 +127,7 @@ class Trainer:
         self._run_window = (shard if placement.sharded else replicate)(made, step.network, processes, self.device)
         self.tuned.begin()
         self.average = begin_average(step, recipe.ema)
-        self._order = Order(samples, recipe, self._data, step.noise, forecasts)
+        self._order = Order(samples, recipe, self._data, noise_in_training(step), forecasts)
         if validation:
             validation.starts(self._data)
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from emulator.model.step import Step
 from emulator.networks.adapters import Adapter, adaptable, matching
 from emulator.parallel.distributed import local, part_of, whole
-from emulator.training.options import StartOptions
-from emulator.training.phases import Phase
+from emulator.training.options.phases import Phase
+from emulator.training.options.sections import StartOptions
 from emulator.training.recipe import Recipe
 
 log = logging.getLogger(__name__)

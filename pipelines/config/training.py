@@ -6,14 +6,14 @@ from pydantic import BeforeValidator, Field, PlainSerializer
 
 from emulator.conservation.options import ConservationOptions
 from emulator.losses.options import members_of
-from emulator.training.options import (
+from emulator.training.options import TrainOptions
+from emulator.training.options.phases import Phase
+from emulator.training.options.sections import (
     LoraOptions,
     OptimizerOptions,
     ParallelOptions,
-    Phase,
     PosteriorOptions,
     StartOptions,
-    TrainOptions,
     ValidationOptions,
 )
 from pipelines.config.base import Period, Positive, registered

@@ -21,7 +21,7 @@ from emulator.data.samples import Samples
 from emulator.model import checkpoint
 from emulator.store.analysis import open_analysis
 from emulator.training.masks import masked
-from emulator.training.phases import MaskOptions
+from emulator.training.options.phases import MaskOptions
 
 MASKS = {"patch": 2, "window": 4, "lead": 0}
 SHARES = (0.25, 0.5, 0.75, 0.9)

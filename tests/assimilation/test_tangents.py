@@ -11,6 +11,8 @@ from emulator.planet.grid import Grid
 NETWORKS = {
     "unet": dict(width=6, depth=1),
     "fuxi": dict(width=8, blocks=2, heads=2, window=3, groups=2),
+    # of windows that are filled up, and attention whose bias is no weight
+    "aurora": dict(embed_dim=16, depths=[1, 1], up_depths=[1, 1], heads=[2, 4], window=(2, 3, 5)),
     # of stencils that are products, where kernels are not set aside
     "wxformer": dict(widths=(16, 32), depths=(2, 1), strides=(2, 2), stencils=(2, 8), far=(3, 2), near=3, head_width=8),
 }

@@ -9,18 +9,16 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emulator.embedded.acc_sector import Settings, below_ridge, restoring
 from emulator.embedded.simulation import SimulationOptions, settings_of, simulate
 from emulator.embedded.veros import (
     DEPTH_FIELDS,
     FLUXES,
     HEAT_CAPACITY,
     STATES,
-    Settings,
     begin,
-    below_ridge,
     build,
     ends,
-    restoring,
 )
 from emulator.files.interruption import Interrupted
 from emulator.planet.constants import Constants

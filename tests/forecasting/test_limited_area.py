@@ -23,7 +23,7 @@ from emulator.planet.grid import Grid
 from emulator.store.analysis import open_analysis
 from emulator.store.schema import grid_of
 from emulator.training.boundary import border_of
-from emulator.training.options import BoundaryOptions
+from emulator.training.options.sections import BoundaryOptions
 from emulator.verify.driving import on_domain
 
 NAMES, LEVELS = ("temperature", "surface_pressure"), (2, 0)

@@ -114,6 +114,15 @@ def test_noise_with_a_memory_has_the_same_bits_from_whichever_step_it_goes_on(as
             assert torch.equal(other.draw(forecast_key(0, TIME, member, step)), expected[member, step])
 
 
+@pytest.mark.parametrize("correlation", [0.0, 0.5])
+def test_the_first_fields_alone_have_the_bits_that_they_have_among_all(correlation):
+    noise = NetworkNoise(GRIDS[0], [2000.0, 0.0], 3, correlation, style=1)
+    keys = [forecast_key(0, TIME, member, step) for member in (0, 1) for step in (1, 3)]
+    found = noise.first(4)
+    assert found.none(1, 2).shape == (1, 2, 4, *GRIDS[0].shape)
+    assert torch.equal(found.rows(keys, 0.5), noise.rows(keys, 0.5)[:, :4])
+
+
 @pytest.mark.parametrize("style", [0, 3])
 def test_no_noise_is_zeros_of_the_shape_of_noise(style):
     noise = NetworkNoise(Grid.gaussian(8), [2000.0, 800.0], 2, style=style)

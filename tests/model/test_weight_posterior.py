@@ -15,7 +15,8 @@ from emulator.model import checkpoint
 from emulator.model.posterior import Posterior, with_drawn_weights
 from emulator.model.stepper import StepResult
 from emulator.planet.grid import Grid
-from emulator.training.options import PosteriorOptions, TrainOptions
+from emulator.training.options import TrainOptions
+from emulator.training.options.sections import PosteriorOptions
 from emulator.training.posterior import check_posterior, laplace, swag
 
 NAMES = ["temperature", "surface_pressure", "u_component_of_wind", "v_component_of_wind"]

@@ -114,6 +114,8 @@ def test_gradients_of_windows_are_those_of_copies(shape, edges):
     assert_close(ours, copied)
     y = torch.randn(2, len(windows.source), 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(windows.join, y, fast_mode=True)
+    for function, given in ((windows.split, x), (windows.join, y)):
+        assert torch.autograd.gradgradcheck(function, given, fast_mode=True)
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 6), (2, 5, 7)])

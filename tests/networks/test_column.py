@@ -114,34 +114,44 @@ def test_outputs_are_where_the_signature_says():
 
 
 @pytest.mark.parametrize("options", DESIGNS.values(), ids=DESIGNS)
-def test_gradients_are_those_of_differences_with_noise_and_parts_computed_again(options, monkeypatch):
+def test_gradients_are_those_of_differences_with_conditions_noise_and_parts_computed_again(options, monkeypatch):
     monkeypatch.setattr(column, "CHUNK", 5)
-    noise = NoiseOptions((0.0,), 2)
-    net = made(options, (3, 4), noise=noise, width=3).double()
+    more = dict(noise=NoiseOptions((0.0,), 2), condition=("co2",), width=3)
+    net = made(options, (3, 4), **more).double()
     for module in net.modules():
         if isinstance(module, NoiseModulation):
             torch.nn.init.normal_(module.weight, std=0.3)
-    again = made(options, (3, 4), noise=noise, width=3, checkpointing=True).double()
+    again = made(options, (3, 4), **more, checkpointing=True).double()
     again.load_state_dict(net.state_dict())
-    x, fields_of_noise = (
-        fields(net).double().requires_grad_(),
-        torch.randn(2, 2, 3, 4, dtype=torch.float64, requires_grad=True),
-    )
-    assert torch.autograd.gradcheck(net, (x, fields_of_noise), fast_mode=True)
+    condition, noise = (torch.randn(2, *of).double().requires_grad_() for of in ((1,), (2, 3, 4)))
+    given = fields(net).double().requires_grad_(), condition, noise
+    assert torch.autograd.gradcheck(net, given, fast_mode=True)
     for one in (net, again):
-        one(x, fields_of_noise).square().sum().backward()
+        one(*given).square().sum().backward()
     for name, parameter in net.named_parameters():
         assert parameter.grad.abs().max() > 0
         assert_close(again.get_parameter(name).grad, parameter.grad)
 
 
 @pytest.mark.parametrize("options", DESIGNS.values(), ids=DESIGNS)
-def test_noise_changes_no_bit_until_it_is_learned(options):
-    plain, stochastic = made(options), made(options, noise=NoiseOptions((0.0,), 2))
-    x = fields(plain)
-    assert torch.equal(stochastic(x, torch.randn(2, 2, *GRID.shape)), plain(x))
-    with pytest.raises(ValueError, match=r"noise of shape \(2, 2, 8, 16\), got None"):
-        stochastic(x)
+def test_conditions_and_noise_change_no_bit_until_they_are_learned(options):
+    noise = NoiseOptions((0.0,), 2, style=1)
+    plain, other = made(options), made(options, noise=noise, condition=("co2", "time_of_year"))
+    x, condition, noise = fields(plain), torch.randn(2, 3), torch.randn(2, 3, *GRID.shape)
+    with torch.no_grad():
+        assert torch.equal(other(x, condition, noise), plain(x))
+        for module in other.modules():
+            if isinstance(module, NoiseModulation):
+                torch.nn.init.normal_(module.weight, std=0.3)
+        before, after = other(x, condition, noise), other(x, condition + torch.tensor([[0.0], [1.0]]), noise)
+        assert_close(after[0], before[0])  # a sample's scalars are its own
+        assert (after[1] - before[1]).abs().amax(0).min() > 1e-4  # and reach every cell
+        other.noise_style.weight.fill_(0.5)
+        assert (other(x, condition, noise) - before).abs().max() > 1e-4
+    with pytest.raises(ValueError, match=r"noise of shape \(2, 3, 8, 16\), got None"):
+        other(x, condition)
+    with pytest.raises(ValueError, match=r"condition of shape \(2, 3\), got None"):
+        other(x, noise=noise)
 
 
 @pytest.mark.parametrize("options", DESIGNS.values(), ids=DESIGNS)

@@ -9,6 +9,8 @@ from torch import nn
 
 from emulator.kernels import library
 from emulator.networks import cost as measured
+from emulator.networks import generative
+from emulator.networks.conditions import NOISE_TIME, scalar_count
 from emulator.networks.cost import Cost, activations, measure, products
 from emulator.networks.registry import build
 from emulator.networks.spectral import mix, mix_backward
@@ -82,6 +84,33 @@ def test_what_does_not_fit_is_not_tried(monkeypatch):
     cost = measure(nn.Linear(5, 5), 3, (4, 5))
     assert cost.activations == 0 and np.isnan(cost.seconds)
     assert "too large" in cost.describe([Phase(10, 1, 4, 1.0)])
+
+
+@pytest.mark.parametrize("kind", ["flow_matching", "interpolant"])
+def test_of_a_network_that_samples_one_call_is_measured_and_no_whole_sampler(kind):
+    """An update of a training calls the network once, a sampler of four steps of second order eight times."""
+    grid, space = Grid.gaussian(8), (8, 16)
+    config = dict(kind="sfno", embed_dim=8, blocks=1, condition=["co2"])
+    net, fields = (
+        generative.build(config, dict(kind=kind, steps=4), 3, 2, grid),
+        2 * (4 if kind == "interpolant" else 1),
+    )
+    calls = []
+    net.network.register_forward_hook(lambda *given: calls.append(1))
+    found = measure(net, 3, space, fields + 1, 1)
+    assert len(calls) == 1 + measured.TRIES  # once for its memory
+    calls.clear()
+    counted = products(net, 3, space, fields + 1, 1)
+    assert len(calls) == 1
+    itself = net.network, 3 + 2, space, 0, 1 + scalar_count([NOISE_TIME])
+    assert counted == products(*itself) > 0
+    assert found.activations == measure(*itself).activations and found.parameters == sum(
+        p.numel() for p in net.parameters()
+    )
+    calls.clear()
+    with torch.no_grad():
+        net(torch.randn(1, 3, *space), torch.zeros(1, 1), torch.randn(1, fields + 1, *space))
+    assert len(calls) == 8
 
 
 def test_products_are_counted_forward_and_backward_whoever_makes_them():

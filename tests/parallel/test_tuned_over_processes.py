@@ -13,7 +13,7 @@ from together import together
 from emulator.files.interruption import Interrupted
 from emulator.model import checkpoint
 from emulator.parallel.processes import Processes
-from emulator.training.options import StartOptions
+from emulator.training.options.sections import StartOptions
 
 START = {
     "frozen": {"freeze": ["encoder.*", "*bias"], "lr_by": {"decoder.*": 0.5}, "l2_start": 5.0},

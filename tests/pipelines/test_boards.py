@@ -4,10 +4,11 @@ import json
 import sys
 
 import pytest
+from tiny_experiment import tiny_experiment
 
 from emulator.training.trainer import Interrupted, Trainer
 from pipelines import train as training
-from pipelines.boards import flattened
+from pipelines.boards import boards, flattened
 from pipelines.config import ConfigError
 from pipelines.load import load_stage
 
@@ -63,6 +64,30 @@ def test_tensorboard_goes_on_with_the_curves_of_a_stopped_training(finished, tmp
     training.train(given)
     found = EventAccumulator(str(tmp_path / "t" / "tensorboard")).Reload()
     assert [event.step for event in found.Scalars("loss")] == [2, 4, 6, 8]
+
+
+def test_losses_of_two_kinds_are_two_curves(tmp_path, monkeypatch):
+    """What is scored by members and what single forecasts are trained by have nothing to do with each other."""
+    pytest.importorskip("tensorboard"), pytest.importorskip("mlflow")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    more = "loss={kind: crps, members: 2}", "network.noise={channels: 2}", "tensorboard=true", "mlflow=true"
+    phases = "phases=[{updates: 4, single: true}, {updates: 4}]"
+    given = config(tiny_experiment(tmp_path), tmp_path / "t", phases, *more)
+    rows = [{"update": n, "loss": 1.0 / n, "learning_rate": 0.1} for n in (2, 4, 6, 8)]
+    told = [{**row, "loss_kind": "mse" if row["update"] < 5 else "crps"} for row in rows]
+    for part in (told[:3], told[1:]):  # stopped after the third row, and begun again with the second
+        with boards(given, "the same") as write:
+            for row in part:
+                write(row)
+    curves = {"loss_mse": {2: 0.5, 4: 0.25}, "loss": {6: 1 / 6, 8: 0.125}}
+    found = EventAccumulator(str(tmp_path / "t" / "tensorboard")).Reload()
+    client, run = mlflow_run((tmp_path / "t" / "mlruns").as_uri())
+    for name, curve in curves.items():
+        assert {event.step: event.value for event in found.Scalars(name)} == pytest.approx(curve)
+        assert {entry.step: entry.value for entry in client.get_metric_history(run.info.run_id, name)} == curve
+    assert set(found.Tags()["scalars"]) == {"update", "learning_rate", *curves}
 
 
 def mlflow_run(uri):

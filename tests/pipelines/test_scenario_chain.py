@@ -15,7 +15,8 @@ from emulator.data.normalisation import open_statistics
 from emulator.store.analysis import open_analysis
 from emulator.store.forecast import open_forecast
 from emulator.training.identity import data_digests, stores_of
-from emulator.training.options import ForecastOptions, TrainOptions
+from emulator.training.options import TrainOptions
+from emulator.training.options.sections import ForecastOptions
 from pipelines.check import check_experiment
 from pipelines.cli import main
 from pipelines.config import ConfigError, IngestConfig

@@ -16,6 +16,7 @@ from emulator.report.display import (
     region_name,
     scientific,
     signed_days,
+    tail_of,
 )
 from emulator.report.panels.caveats import caveats
 from emulator.report.panels.conservation import budget_table
@@ -34,6 +35,11 @@ def test_numbers_are_written_for_people():
     assert scientific(3.21e-9) == "3.2\u00a0×\u00a010⁻⁹"
     assert lead_label(np.timedelta64(6, "h")) == "6 h" and lead_label(np.timedelta64(60, "h")) == "2.5 days"
     np.testing.assert_allclose(days(np.array([6, 36], "timedelta64[h]")), [0.25, 1.5])
+
+
+def test_a_tail_is_told_by_its_side_and_level():
+    assert tail_of(0.05) == "below the 5 % quantile" and tail_of(0.95) == "above the 95 % quantile"
+    assert tail_of(0.995) == "above the 99.5 % quantile"
 
 
 def with_rmse(view, channel, ours, climatology):

@@ -5,18 +5,23 @@ import dataclasses
 
 import pytest
 import torch
+from small_planet import small_planet
+from small_store import FREE, store_of
 from small_training import NOISY, RECIPE, VALUES, same_state, trainer
 from torch.testing import assert_close
 
 from emulator.files.interruption import Interrupted
 from emulator.model.assemble import network_of
 from emulator.model.generative import target
-from emulator.model.noise import forecast_key
+from emulator.model.noise import forecast_key, update_key
 from emulator.model.rollout import rollout
+from emulator.networks import cost
 from emulator.networks.generative import with_time
 from emulator.networks.registry import NetworkError
 from emulator.training.options import TrainOptions
-from emulator.training.phases import Phase
+from emulator.training.options.phases import Phase
+from emulator.training.run import Training
+from emulator.training.window import Window, WindowOptions
 
 SHORT = {"phases": [{"updates": 4, "batch_size": 2}], "ema": 0.0}
 OBJECTIVES = {
@@ -59,6 +64,32 @@ def test_a_stopped_training_ends_with_the_same_bits(planet, trained, tmp_path):
     torch.rand(7)
     generative(planet, tmp_path, kind).run()
     same_state(tmp_path, whole)
+
+
+def test_a_training_draws_the_noise_of_one_call_and_calls_the_network_once(trained):
+    """Of the bits that a sampler's first fields have, whatever the number of its steps."""
+    _, _, made = trained
+    network, outputs, calls = made.step.network, made.step.network.outputs, []
+    noise = made._order.batch(1).noise
+    assert noise.shape[:3] == (2, 1, outputs + 1)
+    whole = made.step.noise.rows([update_key(RECIPE.seed, 1, 1, 0, 1)])
+    assert torch.equal(noise[1, :, :outputs], whole[:, :outputs])
+    with torch.no_grad():
+        hook = network.network.register_forward_hook(lambda *given: calls.append(1))
+        Window(made.step, made._loss)(made._order.batch(1), WindowOptions())
+        hook.remove()
+    assert len(calls) == 1
+
+
+def test_the_cost_that_is_told_is_of_one_call_however_long_the_sampler(tmp_path, monkeypatch):
+    store, statistics = store_of(tmp_path, small_planet(times=24))
+    more = {"output": tmp_path / "out", "conservation": FREE, "network": VALUES["network"]}
+    measured, measure = [], cost.measure
+    monkeypatch.setattr(cost, "measure", lambda *given: measured.append(measure(*given)) or measured[-1])
+    for steps in (1, 6):
+        objective = {"objective": {"kind": "interpolant", "steps": steps}}
+        Training(TrainOptions.of(SHORT | more | objective | {"store": store, "statistics": statistics})).describe()
+    assert measured[0].activations == measured[1].activations > 0
 
 
 def _first(batch):

@@ -13,7 +13,7 @@ from small_training import RECIPE, same_state, trainer
 import emulator as em
 from emulator.files.interruption import Interrupted
 from emulator.model import checkpoint
-from emulator.training.phases import Phase
+from emulator.training.options.phases import Phase
 
 OURS = dataclasses.replace(RECIPE, rest="the same")
 GROWN = {

@@ -20,7 +20,7 @@ from emulator.model.saved_model import check_match, with_gaps
 from emulator.model.step import Step
 from emulator.training.masks import hidden, masked
 from emulator.training.options import TrainOptions
-from emulator.training.phases import MaskOptions, Phase
+from emulator.training.options.phases import MaskOptions, Phase
 
 TOLD = dataclasses.replace(CONFIG, network=NETWORK, conservation=FREE, gaps="told")
 KEY = (5, 7, 1)

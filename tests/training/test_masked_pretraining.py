@@ -11,7 +11,7 @@ from small_training import CONFIG, RECIPE, buffers_of, loss_of, samples_of
 
 from emulator.model.assemble import make_step
 from emulator.training.masks import masked
-from emulator.training.phases import MaskOptions, Phase
+from emulator.training.options.phases import MaskOptions, Phase
 from emulator.training.trainer import Trainer
 
 NETWORK = {"kind": "unet", "width": 16, "depth": 2}

@@ -10,8 +10,8 @@ from small_training import CONFIG, RECIPE, same_state, samples_of, trainer
 from emulator.files.interruption import Interrupted
 from emulator.model.rollout import Execution, rollout
 from emulator.parallel.processes import Processes
+from emulator.training.options.phases import MaskOptions, Phase
 from emulator.training.order import Order
-from emulator.training.phases import MaskOptions, Phase
 from emulator.training.replay import Replay
 from emulator.training.window import Window, WindowOptions
 

@@ -15,7 +15,7 @@ from emulator.model import checkpoint
 from emulator.parallel.distributed import Replicated
 from emulator.parallel.processes import Processes
 from emulator.training.options import TrainOptions
-from emulator.training.phases import Phase
+from emulator.training.options.phases import Phase
 from emulator.training.saved import averaged
 
 SAMUDRA = {"kind": "samudra", "widths": [6], "dilations": [2], "checkpointing": True}

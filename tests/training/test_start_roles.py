@@ -12,7 +12,8 @@ import emulator as em
 from emulator.networks.signature import Channel
 from emulator.networks.takeover import matched
 from emulator.training.identity import identity_of_start
-from emulator.training.options import StartOptions, TrainOptions
+from emulator.training.options import TrainOptions
+from emulator.training.options.sections import StartOptions
 from emulator.training.run import Training
 from emulator.training.start import Scales, _of_inputs, _of_outputs
 

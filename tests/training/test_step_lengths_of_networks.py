@@ -14,7 +14,7 @@ from emulator.data.samples import Samples
 from emulator.model.assemble import buffers, make_step, signature_of
 from emulator.model.conserving import ConservationOptions, conservation
 from emulator.model.rollout import rollout
-from emulator.training.phases import Phase
+from emulator.training.options.phases import Phase
 from emulator.training.trainer import Trainer
 from emulator.training.window import StepLoss
 

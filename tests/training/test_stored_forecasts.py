@@ -15,8 +15,9 @@ from emulator.data.samples import Samples
 from emulator.files.interruption import Interrupted
 from emulator.model.stepper import Cascade
 from emulator.training.forecasts import StoredForecasts
-from emulator.training.options import ForecastOptions, TrainOptions
-from emulator.training.phases import Phase
+from emulator.training.options import TrainOptions
+from emulator.training.options.phases import Phase
+from emulator.training.options.sections import ForecastOptions
 from emulator.training.run import Training
 
 CHOSEN = {"prognostic": CONFIG.prognostic, "network": NETWORK, "conservation": FREE}

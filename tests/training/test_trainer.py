@@ -19,7 +19,7 @@ from emulator.files.interruption import Interrupted
 from emulator.model import checkpoint
 from emulator.model.assemble import make_step
 from emulator.model.conserving import ConservationOptions, conservation
-from emulator.training.phases import Phase
+from emulator.training.options.phases import Phase
 from emulator.training.recipe import Recipe
 from emulator.training.trainer import Diverged, Trainer
 

@@ -25,8 +25,9 @@ from emulator.parallel.processes import Processes
 from emulator.planet.grid import Grid
 from emulator.training import trainer as training
 from emulator.training import validation as validating
-from emulator.training.options import StartOptions, TrainOptions
-from emulator.training.phases import Phase
+from emulator.training.options import TrainOptions
+from emulator.training.options.phases import Phase
+from emulator.training.options.sections import StartOptions
 from emulator.training.trainer import Trainer
 from emulator.training.validation import Validation
 from emulator.training.window import Window, WindowOptions

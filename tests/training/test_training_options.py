@@ -11,11 +11,12 @@ from small_training import CONFIG, RECIPE, loss_of, same_state, trainer, weighte
 
 from emulator.data.samples import Batch
 from emulator.files.interruption import Interrupted
+from emulator.losses.options import LossOptions
 from emulator.model import checkpoint
 from emulator.model.rollout import rollout
 from emulator.parallel.processes import Processes
-from emulator.training.options import LossOptions, PeriodOptions, ValidationOptions
-from emulator.training.phases import Phase
+from emulator.training.options.phases import Phase
+from emulator.training.options.sections import PeriodOptions, ValidationOptions
 from emulator.training.replay import Replay
 from emulator.training.run import _kept
 from emulator.training.trainer import Diverged, Trainer

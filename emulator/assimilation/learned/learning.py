@@ -41,7 +41,7 @@ from emulator.parallel.processes import Processes
 from emulator.store.analysis import open_analysis
 from emulator.store.schema import grid_of
 from emulator.training.log import Journal, Log
-from emulator.training.phases import Phase
+from emulator.training.options.phases import Phase
 from emulator.training.recipe import Recipe, rates_of
 from emulator.training.saved import States, advance_average, averaged, begin_average, gather, goes_on, restore
 from emulator.training.validation import Best

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from emulator.assimilation.options import NetworkOptions, QualityOptions
 from emulator.options import Options, option
-from emulator.training.options import OptimizerOptions, PeriodOptions
+from emulator.training.options.sections import OptimizerOptions, PeriodOptions
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from emulator.report.display import lead_label
+from emulator.report.display import lead_label, tail_of
 from emulator.report.panel import panel
 from emulator.report.panels.spectra import WAVE_TICKS
 from emulator.report.style import (
@@ -163,10 +163,9 @@ def value_panel(view: View) -> Panel | None:
         span(axis, 0, 1)
     axes[0].set_ylabel("relative value")
     legend(figure, named)
-    kind = "above" if event >= 0.5 else "below"
     return Panel(
         "What the forecast of extremes is worth",
-        f"At {view.unit} {view.leads[lead]:g}, of values {kind} the {100 * event:g} % quantile: share of the saving of a "
+        f"At {view.unit} {view.leads[lead]:g}, of values {tail_of(event)}: share of the saving of a "
         "perfect forecast over the climatological frequency.",
         "A user pays a cost to protect himself, or takes a loss if the event comes unannounced, and acts from the "
         "probability on that serves him best. 1 is as good as knowing, 0 no better than always or never acting. Users whose "
@@ -191,10 +190,9 @@ def tail_panel(view: View) -> Panel | None:
         axis.set(title=view.title(channel) + f" [{view.units(channel)}]", xlabel=f"lead [{view.unit}s]", ylim=(0, None))
         span(axis, view.leads[0], view.leads[-1])
     legend(figure, named)
-    kind = "above" if event >= 0.5 else "below"
     return Panel(
         "CRPS of the tail",
-        f"Threshold-weighted CRPS of values {kind} the {100 * event:g} % quantile of their hour, season and place; of a "
+        f"Threshold-weighted CRPS of values {tail_of(event)} of their hour, season and place; of a "
         "single forecast the error of what lies beyond it.",
         "The usual CRPS is decided by ordinary days. This one asks only how the forecast does beyond the threshold, "
         "and counts a false alarm there as well as a miss; looking only at cases in which an extreme happened would reward "

@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from emulator.report.display import number
+from emulator.report.display import number, tail_of
 from emulator.report.panel import panel
 from emulator.report.style import FORECAST_COLOURS, GREY, PALE, WIDTH, Panel, legend, line_style, multiples, span, svg
 from emulator.report.view import View
@@ -121,10 +121,9 @@ def reliability_panel(view: View) -> Panel | None:
     axes[-1].plot([0, 1], [0, 1], color=PALE, linewidth=1.2)
     axes[-1].set(title="ROC", xlabel="false alarm rate", ylabel="hit rate")
     axes[-1].legend(loc="lower right", fontsize=7, title="area", title_fontsize=7)
-    kind = "above" if event >= 0.5 else "below"
     return Panel(
         "Probabilities of extremes",
-        f"{name} at {view.unit} {view.leads[lead]:g}: the event is a value {kind} the {100 * event:g} % quantile of its "
+        f"{name} at {view.unit} {view.leads[lead]:g}: the event is a value {tail_of(event)} of its "
         "hour, season and place. Size of the dots: how often a probability was given. Bars: where nine of ten dots of a "
         "reliable forecast lie; none for probabilities given at fewer than four initial times. Dotted: how often the event "
         "happened at all.",
