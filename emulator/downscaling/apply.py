@@ -1,7 +1,6 @@
 """A downscaling network applied to a store: analyses become an analysis store, forecasts a forecast store, both resumable."""
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import logging
@@ -17,6 +16,7 @@ from emulator.downscaling.options import ApplyOptions
 from emulator.downscaling.saved import load_downscaler
 from emulator.forecasting.writing import silent
 from emulator.model.saved_model import grid_to_json
+from emulator.options import as_before
 from emulator.planet.calendar import later, select_period, valid_times
 from emulator.planet.vertical import VERTICAL
 from emulator.store.analysis import ANALYSIS, check_times, open_analysis
@@ -86,10 +86,10 @@ def _settings(step: Downscaler, options: ApplyOptions) -> dict:
     """The options that values depend on."""
     left_out = {"period", "batch_size"}
     if options.method == "bilinear":
-        left_out |= {"seed", "members", "sampling_steps"}
+        left_out |= {"seed", "members", "sampling_steps", "at_least_zero"}
     elif step.generative is not None:
         left_out -= {"batch_size"}  # samples of a batch share their random numbers
-    return {name: value for name, value in dataclasses.asdict(options).items() if name not in left_out}
+    return {name: value for name, value in as_before(options).items() if name not in left_out}
 
 
 def _fine(step: Downscaler) -> dict:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from emulator.downscaling.alone import ratio
 from emulator.downscaling.scaling import Factors
 from emulator.planet.grid import Grid
 from emulator.sphere.cell_means import CellMeans
@@ -61,8 +62,7 @@ class Conservative(nn.Module):
         fine = fine.double().clamp(min=0)
         whole = over_steps(fine, instant)
         wanted = self.factors(whole, self.part(coarse).clamp(min=0))
-        ratio = torch.where(whole > 0, wanted / whole.clamp(min=torch.finfo(torch.float64).tiny), 0.0).unsqueeze(1)
-        scaled = torch.where((whole > 0).unsqueeze(1), fine * ratio, wanted.unsqueeze(1))
+        scaled = torch.where((whole > 0).unsqueeze(1), fine * ratio(wanted, whole).unsqueeze(1), wanted.unsqueeze(1))
         return torch.where(_given(fine, instant).bool(), scaled, fine)
 
 

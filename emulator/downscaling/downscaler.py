@@ -70,8 +70,6 @@ class Downscaler(nn.Module):
         self.register_buffer("residual_std", scales.residual.view(plan.steps, -1, 1, 1))
         self.register_buffer("static", scales.static)
         self.register_buffer("instant", torch.tensor(plan.by_channel(plan.instants)), persistent=False)
-        positive = plan.by_channel([name in plan.positive for name in plan.targets.names])
-        self.register_buffer("at_least_zero", torch.tensor(positive), persistent=False)
         self.keep = Conservative(fine, coarse)
         self.layout = Layout(prognostic=NONE, diagnostic=plan.made, forcing=NONE, static=NONE)
         self.noise, self.space, self.generative = None, ALONE, generative
@@ -150,12 +148,16 @@ class Downscaler(nn.Module):
         added = self.generative.sample(self.network, shape, seen, generator, steps)
         return self.finished(added, centre, coarse)
 
-    def without_negatives(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        """Fields that cannot be negative multiplied to the coarse means wherever one is below zero."""
-        wrong = ((fine < 0).flatten(3).any(-1).any(1) & self.at_least_zero).nonzero()
-        for row, channel in wrong.tolist():
-            one = fine[row : row + 1, :, channel : channel + 1], coarse[row : row + 1, channel : channel + 1]
-            fine[row, :, channel] = self.keep.positive(*one, self.instant[channel : channel + 1])[0, :, 0]
+    def without_negatives(self, fine: Tensor, coarse: Tensor, bounded: Tensor) -> Tensor:
+        """Fields of channels that cannot be negative multiplied to the coarse means wherever one is below zero.
+
+        `bounded`: whether a channel cannot, `(channel,)`.
+        """
+        wrong = ((fine < 0).flatten(3).any(-1).any(1) & bounded).nonzero(as_tuple=True)
+        if len(wrong[0]):
+            found = fine.transpose(1, 2)[wrong], coarse[wrong]  # (field, step, *fine) and (field, *coarse)
+            kept = self.keep.positive(found[0].transpose(0, 1)[None], found[1][None], self.instant[wrong[1]])
+            fine.transpose(1, 2)[wrong] = kept[0].transpose(0, 1)
         return fine
 
 

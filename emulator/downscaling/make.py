@@ -28,6 +28,8 @@ class Making:
         self.step, self.dataset, self.options, self.plan = step, dataset, options, step.plan
         self.axis = "lead_time" if "lead_time" in dataset.dims else "time"
         self._check(name)
+        positive = {*step.plan.positive, *options.at_least_zero}
+        self._bounded = torch.tensor(step.plan.by_channel([n in positive for n in step.plan.targets.names]))
         self._interpolation = Interpolation(step.coarse_grid, step.grid)
         self.given_members = dataset.sizes.get("member", 0)
         drawn = options.members if options.method == "network" else 1
@@ -50,6 +52,9 @@ class Making:
             levels = [field.sizes[d] for d in field.dims if d not in ("init_time", *self._front, *grid.dims)]
             if (levels or [0])[0] != count:
                 refuse(f"{variable} on", f"{count} levels", f"{(levels or [0])[0]}")
+        if unknown := set(self.options.at_least_zero) - set(self.plan.targets.names):
+            names = ", ".join(self.plan.targets.names)
+            raise ValueError(f"Expected at_least_zero among the targets {names}, got {', '.join(sorted(unknown))}")
         if self.options.members > 1 and self.step.generative is None and self.options.method == "network":
             raise ValueError(
                 f"Expected members of a generative network, got {self.options.members} of one that makes the mean"
@@ -93,9 +98,9 @@ class Making:
         if self.options.method == "bilinear":
             yield first_guess(self.plan, given).double()
             return
-        given, clock, coarse = (x.to(device) for x in (given, clock, coarse))
+        given, clock, coarse, bounded = (x.to(device) for x in (given, clock, coarse, self._bounded))
         if step.generative is None:
-            yield step.without_negatives(step(given, clock, coarse), coarse).cpu()
+            yield step.without_negatives(step(given, clock, coarse), coarse, bounded).cpu()
             return
         about = step.centre(given, clock, coarse)
         for number in range(self.options.members):
@@ -103,7 +108,7 @@ class Making:
             seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
             generator = torch.Generator(device).manual_seed(seed)
             fine = step.sample(about, coarse, generator, self.options.sampling_steps)
-            yield step.without_negatives(fine, coarse).cpu()
+            yield step.without_negatives(fine, coarse, bounded).cpu()
 
     def _read(self, part: xr.Dataset, at: slice) -> Tensor:
         """Inputs `(time and member, channel, *coarse)`."""

@@ -84,6 +84,7 @@ class ApplyOptions(Options):
     members: int = option(1, "samples of every coarse field, of a generative network", minimum=1)
     sampling_steps: int = option(16, "steps of a generative network's sampler", minimum=1)
     seed: int = option(0, "of the samples")
+    at_least_zero: tuple[str, ...] = option((), "fields kept there beside those whose least value is 0", new=True)
     batch_size: int = option(8, "intervals computed at a time", minimum=1)
 
 

@@ -9,7 +9,7 @@ import xarray as xr
 from emulator.data.channels import Channels
 from emulator.planet.calendar import TimeStep
 from emulator.planet.vertical import VERTICAL, vertical_of
-from emulator.store.schema import entry, moving_variables, variables_by_role
+from emulator.store.schema import entry, levels_at, moving_variables, variables_by_role
 
 INSTANT, MEAN = "point", "mean"
 ATTRIBUTES = ("units", "standard_name", "long_name", "short_name", "sign", "role", "minimum", "maximum")
@@ -62,7 +62,7 @@ class Plan:
             seconds=seconds,
             attributes={name: _attributes(fine, name) for name in chosen},
             positive=tuple(name for name in chosen if entries[name].minimum == 0),
-            levels={name: values for name in inputs if (values := levels_in(coarse, name))},
+            levels={name: values for name in inputs if (values := list(levels_at(coarse, name)))},
         )
 
     def to_json(self) -> dict:
@@ -102,12 +102,6 @@ class Plan:
         """The channels of the inputs which the targets' channels are made from."""
         where = self.inputs.slices
         return [n for name in self.targets.names for n in range(where[name].start, where[name].stop)]
-
-
-def levels_in(store: xr.Dataset, name: str) -> list[float]:
-    """Values of the vertical coordinate of a field of a store; none of a field without levels."""
-    axis = vertical_of(store[name].dims)
-    return [float(value) for value in store[axis].values] if axis else []
 
 
 def _steps(fine: xr.Dataset, coarse: xr.Dataset) -> tuple[int, float]:

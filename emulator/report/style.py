@@ -151,9 +151,17 @@ def _power_of_ten(value: float, _=None) -> str:
     return f"10{f'{round(math.log10(value)):d}'.translate(RAISED)}" if value > 0 else ""
 
 
+def _show_single_points(figure: Figure) -> None:
+    """A mark on lines of one point, such as scores of a single lead, of which nothing would be seen."""
+    for line in (line for axis in figure.axes for line in axis.lines):
+        if len(line.get_xdata()) == 1 and line.get_marker() in ("None", None, ""):
+            line.set(marker="o", markersize=4, clip_on=False)
+
+
 def svg(figure: Figure, alt: str, prefix: str) -> Markup:
     """The figure as inline SVG that scales with the page; `prefix` keeps its ids apart from other figures'."""
     buffer = io.StringIO()
+    _show_single_points(figure)
     with warnings.catch_warnings():
         # The browser draws the text, and finds what the first typeface here lacks in another one.
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)

@@ -15,6 +15,8 @@ COARSE = Grid.from_coordinates(90 - (np.arange(8) + 0.5) * 22.5, np.arange(12) *
 BOX = Grid.from_coordinates(np.arange(68, 21, -1.5), np.arange(3, 61, 2.0))
 PAIRS = {
     "gaussian": (Grid.gaussian(24), Grid.gaussian(16)),
+    "threefold": (Grid.gaussian(36), Grid.gaussian(12)),
+    "not twice everywhere": (Grid.gaussian(24), Grid.gaussian(10)),
     "nested": (NESTED, COARSE),
     "box": (BOX, Grid.gaussian(24)),
     "same": (Grid.gaussian(12), Grid.gaussian(12)),
@@ -76,6 +78,56 @@ def test_rain_keeps_its_means_and_stays_positive(name):
     means, limit = layer.means(found), 1e-8 * float(part.max())
     torch.testing.assert_close(means[:, -1, 0], part[:, 0], rtol=0, atol=limit)
     torch.testing.assert_close(means[:, :, 1].mean(1), part[:, 1], rtol=0, atol=limit)
+
+
+@pytest.mark.parametrize("name", ["threefold", "nested", "not twice everywhere"])
+def test_where_coarse_cells_have_cells_of_their_own_their_means_are_exact_whatever_is_asked(name):
+    """Also beside dry cells, and where no field of these means has been: no iteration has to end."""
+    fine, coarse = PAIRS[name]
+    layer = Conservative(fine, coarse)
+    assert layer.factors.alone.possible
+    asked = drawn((2, 2, *coarse.shape), 3).clamp(min=0) ** 4  # half of the cells are dry
+    found = layer.positive(drawn((2, 1, 2, *fine.shape), 4), asked, INSTANT)
+    assert float(found.min()) >= 0
+    torch.testing.assert_close(layer.means(found[:, 0]), asked, rtol=1e-12, atol=0)
+
+
+def test_one_dimension_by_hand():
+    """Two coarse columns over five fine ones, the third of which both share by half: 4, 4 | 4 | 4, 4 to the means 2 and 4."""
+    wide = Grid.from_coordinates([45.0, -45.0], np.arange(5) * 10 + 5.0)
+    layer = Conservative(wide, Grid.from_coordinates([45.0, -45.0], [12.5, 37.5]))
+    field, asked = torch.full((1, 2, 5), 4.0).double(), torch.tensor([[2.0, 4.0]] * 2).double()[None]
+    found = layer.factors.alone(field, asked)
+    # the shared one by the lesser ratio to 2, so that the second cell lacks 1 of its 20, which its own two get
+    torch.testing.assert_close(found[0], torch.tensor([[2.0, 2.0, 2.0, 4.5, 4.5]] * 2).double())
+
+
+@pytest.mark.parametrize("name", ["threefold", "gaussian"])
+def test_no_field_depends_on_the_others_of_its_batch(name):
+    fine, coarse = PAIRS[name]
+    layer, fields = Conservative(fine, coarse), rain(fine, 1, 7) - 0.5
+    asked = layer.means(rain(fine, 1, 8)[:, 0])
+    together = layer.positive(fields, asked, INSTANT)
+    apart = torch.cat([layer.positive(fields[n : n + 1], asked[n : n + 1], INSTANT) for n in range(2)])
+    torch.testing.assert_close(together, apart, rtol=0, atol=1e-8)
+
+
+def test_gradients_pass_the_bounds_and_are_those_of_differences():
+    fine, coarse = Grid.gaussian(18), Grid.gaussian(6)
+    layer = Conservative(fine, coarse)
+    asked = drawn((1, 1, *coarse.shape), 1).clamp(min=0)
+    fields, way = drawn((1, 1, 1, *fine.shape)).requires_grad_(), drawn((1, 1, 1, *fine.shape), 2)
+    weights = drawn(fields.shape, 3)
+
+    def told(x):
+        return (weights * layer.positive(x, asked, INSTANT[:1])).sum()
+
+    told(fields).backward()
+    assert torch.isfinite(fields.grad).all()
+    step = 1e-7
+    with torch.no_grad():
+        slope = (told(fields + step * way) - told(fields - step * way)) / (2 * step)
+    torch.testing.assert_close((fields.grad * way).sum(), slope, rtol=1e-5, atol=0)
 
 
 def test_on_nested_grids_rain_is_multiplied_by_the_ratio_of_the_means():

@@ -138,6 +138,24 @@ def test_members_differ_and_keep_the_same_means(tmp_path):
         )
 
 
+def test_samples_stay_at_zero_or_above_where_they_are_asked_to_and_keep_their_means(tmp_path):
+    whole = fine_planet(9)
+    low = whole[PRESSURE].quantile(0.4)
+    whole[PRESSURE] = (whole[PRESSURE] - low).clip(min=0).astype(np.float32).assign_attrs(whole[PRESSURE].attrs)
+    fine, coarse = write_store(tmp_path, whole, "fine.zarr"), write_store(tmp_path, coarsened(whole), "coarse.zarr")
+    model = train_downscaling(fine, coarse, tmp_path / "run", **OPTIONS | {"updates": 1}, kind="generative")
+    asked, made = em.open_analysis(coarse)[PRESSURE].values[:, None], {}
+    for names in ((), (PRESSURE,)):
+        path = tmp_path / f"{len(names)}.zarr"
+        downscale(model, coarse, path, members=2, sampling_steps=2, at_least_zero=names)
+        made[names] = em.open_analysis(path)[PRESSURE].values
+        own = CellMeans.of(FINE, COARSE)(made[names])
+        np.testing.assert_allclose(own, np.broadcast_to(asked, own.shape), rtol=0, atol=2 * FLOAT32 * asked.max())
+    assert made[()].min() < 0 <= made[(PRESSURE,)].min()
+    with pytest.raises(ValueError, match="at_least_zero among the targets .*, got rain"):
+        downscale(model, coarse, tmp_path / "x.zarr", at_least_zero=["rain"])
+
+
 def test_stores_that_do_not_go_together_are_refused_in_a_sentence(tmp_path):
     fine, coarse = two_stores(tmp_path)
 

@@ -245,8 +245,8 @@ def test_a_mean_that_does_not_fit_is_refused_in_a_sentence(stores, mean, drawn, 
     refused(mean, "with temperature in degC as this training has, got K in .*checkpoint", **celsius)
     upward = changed("upward", attribute(RAIN, sign="negative"))
     refused(mean, f"with {RAIN} in kg m-2 s-1, negative as this training has, got kg m-2 s-1, positive", **upward)
-    levels = changed("higher", lambda planet: planet.assign_coords(level=planet["level"] / 2))
-    refused(mean, "with temperature on levels 0.1.*, 0.3.* as this training has, got 0.2.*, 0.7.* in", **levels)
+    levels = changed("higher", lambda planet: planet.assign(half_level_b=planet["half_level_b"] ** 2))
+    refused(mean, "with temperature on levels 125, 625 as this training has, got 250, 750 in", **levels)
     saved = checkpoint.load(mean)
     older = {name: value for name, value in saved[1]["plan"].items() if name != "levels"}
     checkpoint.save(tmp_path / "older", saved[0], saved[1] | {"plan": older})  # as written before levels were told

@@ -9,6 +9,8 @@ from made_scores import long_run, made_analysis, made_forecast_store, verified
 
 from emulator.report.gate import judge, read
 from emulator.report.page import write_comparison, write_report
+from emulator.report.panels.comparison import comparison
+from emulator.report.view import View
 from emulator.verify.assemble import open_scores, write_scores
 from emulator.verify.merging import combine
 
@@ -63,6 +65,13 @@ def test_the_difference_is_that_of_paired_errors(runs):
     np.testing.assert_allclose(worse, expected, rtol=1e-12)
     assert worse > 0 and found["significant"].sel(baseline="a", forecast="b")
     assert worse - found["difference_half_width"].sel(baseline="a", forecast="b") > 0
+
+
+def test_of_a_single_lead_no_days_are_gained(runs):
+    scores = open_scores(runs / "both.nc")
+    for leads, told in ((slice(5, 7), True), (slice(6, 7), False)):
+        parts = comparison(View(scores.isel(lead_time=leads)))
+        assert ("Days gained" in "".join(map(str, parts))) is told
 
 
 def test_page_of_two_models(runs, tmp_path):

@@ -9,6 +9,7 @@ import xarray as xr
 from emulator.planet.grid import Grid
 from emulator.report.figures import plot
 from emulator.report.maps import frame
+from emulator.report.style import multiples, svg
 from emulator.store.analysis import open_analysis
 from emulator.store.forecast import open_forecast
 from emulator.store.schema import horizontal_coordinates
@@ -142,3 +143,13 @@ def test_a_map_is_drawn_in_its_own_coordinates(monkeypatch):
     np.testing.assert_allclose(line[:, 0], -1.5e6)
     image = plot(dataset, "2m_temperature").axes[0].collections[0]
     np.testing.assert_array_equal(np.ma.getdata(image.get_array()).ravel(), grid.latitude.ravel())
+
+
+def test_a_line_of_one_point_is_seen():
+    """Scores of a single lead, as of downscaled analyses, are points; lines of several get no marks."""
+    drawn = {}
+    for count in (1, 3):
+        figure, axes = multiples(1)
+        (drawn[count],) = axes[0].plot(range(count), [2.0] * count)
+        svg(figure, "a line", "line")
+    assert drawn[1].get_marker() == "o" and drawn[3].get_marker() == "None"

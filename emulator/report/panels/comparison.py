@@ -36,10 +36,10 @@ def comparison(view: View) -> list[str]:
         if f"{metric.prefix}difference" in view.scores
     ]
     cards = [table(f"{other} against {view.main}", comparison_card(view, other)) for other in view.forecasts[1:]]
-    about = (
-        f"Differences in percent of the error of {view.main} with the half-width of their 95 % interval. "
-        f"{view.unit.capitalize()}s gained: how much later it has the error that {view.main} has on that {view.unit}."
-    )
+    about = f"Differences in percent of the error of {view.main} with the half-width of their 95 % interval."
+    if len(view.leads) > 1:
+        unit = view.unit
+        about += f" {unit.capitalize()}s gained: how much later it has the error that {view.main} has on that {unit}."
     colours = (
         f"Blue: smaller error than {view.main}; orange: larger. A dot marks differences that are significant at a false "
         "discovery rate of 5 %: pairs by initial time, Student's t with the autoregressive inflation of Geer (2016). Full "
@@ -91,21 +91,20 @@ def _left_out(view, other: str, channel: str, lead: int) -> str:
 def comparison_table(view: View, other: str, metric: Metric) -> str:
     """HTML table: headline scores of `other` in percent of the first forecast's with intervals, and the days gained."""
     leads, gained = view.table_leads(), view.judged_lead()
-    rows = []
+    rows, several = [], len(view.leads) > 1  # of one lead none is gained
     for channel in view.headline:
         difference, half, sure = (
             view.against(metric.prefix + what, view.main, other, channel)
             for what in ("difference", "difference_half_width", "significant")
         )
         cells = "".join(difference_cell(difference[i], half[i], bool(sure[i])) for i in leads)
-        days = signed_days(*view.days_gained(other, view.main, channel, gained, metric.name))
-        rows.append(f'<th scope="row">{html.escape(view.title(channel))}</th>{cells}<td>{days}</td>')
-    head = head_cells(
-        [
-            *(f"{view.unit.capitalize()} {view.leads[i]:g}" for i in leads),
-            f"{view.unit.capitalize()}s gained at {view.unit} {view.leads[gained]:g}",
-        ]
-    )
+        if several:
+            days = signed_days(*view.days_gained(other, view.main, channel, gained, metric.name))
+            cells += f"<td>{days}</td>"
+        rows.append(f'<th scope="row">{html.escape(view.title(channel))}</th>{cells}')
+    titles = [f"{view.unit.capitalize()} {view.leads[i]:g}" for i in leads]
+    last = [f"{view.unit.capitalize()}s gained at {view.unit} {view.leads[gained]:g}"] if several else []
+    head = head_cells(titles + last)
     return html_table(head, rows, html.escape(f"{metric.title} of {other} against {view.main}"), "narrow")
 
 
