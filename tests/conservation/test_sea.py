@@ -21,8 +21,9 @@ def sea():
 
 
 def scheme_of(kind, place=None):
-    options = SchemeOptions(kind=kind, budgets=BUDGETS)
-    return build(options, place or sea(), NAMES, VARIANCES)
+    options = SchemeOptions(kind="projection" if kind == "together" else kind, budgets=BUDGETS)
+    scheme = build(options, place or sea(), NAMES, VARIANCES)
+    return scheme.among(3) if kind == "together" else scheme
 
 
 def states(dtype=torch.float64, outside=0.0, pairs=6):
@@ -67,15 +68,16 @@ def test_true_states_close():
             assert float(brought.abs().min()) > 1e4 * rounding
 
 
-@pytest.mark.parametrize("kind", ["sequential", "projection"])
+@pytest.mark.parametrize("kind", ["sequential", "projection", "together"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_schemes_close_it_and_leave_land_alone(kind, dtype):
     before, after = states(dtype)
     predicted, scheme = disturbed(after), scheme_of(kind)
     changed, record = scheme(before, predicted)
     assert set(changed) == {THETAO, SO}
-    # float32 on 64 columns; rounding falls with the root of the number of cells
-    tolerance = 1e-12 if dtype is torch.float64 else 1e-7
+    # float32 on 64 columns; rounding falls with the root of the number of cells, and faster where a level has one increment
+    coarse = 1e-6 if kind == "together" else 1e-7
+    tolerance = 1e-12 if dtype is torch.float64 else coarse
     for name in BUDGETS:
         assert float(record[f"residual_before_{name}"].abs().max()) > 1e-5
         torch.testing.assert_close(
