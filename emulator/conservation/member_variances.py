@@ -40,7 +40,8 @@ def ratios(values: Tensor, step: Tensor, members: int, cells: Cells) -> Tensor:
     with torch.no_grad():
         each = values.unflatten(0, (-1, members)).unbind(1)
         mean = sum(each) / members
-        own = (sum((one - mean).square() for one in each) / (members - 1)).to(torch.float64)
+        # float64: one member that runs away would pass float32's range, and take the others with it
+        own = sum((one - mean).to(torch.float64).square() for one in each) / (members - 1)
         if step.ndim == values.ndim and len(step) == len(values):
             step = sum(step.unflatten(0, (-1, members)).unbind(1)) / members
         own, step = cells.existing(own), cells.existing(step.to(torch.float64).expand_as(own))

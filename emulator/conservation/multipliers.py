@@ -88,9 +88,13 @@ class Problem:
         self.precision = self.start[setup.controls[0]].dtype
 
     def weighted(self, ratios: dict[str, Tensor]) -> "Problem":
-        """The same problem with error variances so many times as large, by control, `(batch, [level,] *space)`."""
-        other = copy.copy(self)
-        other.sizes = {name: ratios[name] if size is None else size * ratios[name] for name, size in self.sizes.items()}
+        """The same problem with error variances so many times as large, by control, `(batch, [level,] *space)`.
+
+        They are constants for gradients.
+        """
+        other, sizes = copy.copy(self), self.sizes.items()
+        other.sizes = {name: ratios[name] if size is None else size.detach() * ratios[name] for name, size in sizes}
+        other.variances = {name: variance.detach() for name, variance in self.variances.items()}
         return other
 
     def _size(self, name: str) -> Tensor | None:

@@ -154,7 +154,7 @@ class Projection(Scheme):
         """Ratio of the mean variances, over levels too, and the largest of any cell, for the record."""
         air, told = self.atmosphere, {}
         for name, ratio in ratios.items():
-            step = problem.spread(name).expand_as(ratio)
+            step = air.existing(problem.spread(name).expand_as(ratio))
             ours, theirs = (
                 mean if mean.ndim == 1 else mean.sum(1) for mean in (air.mean(step * ratio), air.mean(step))
             )

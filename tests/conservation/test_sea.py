@@ -88,6 +88,19 @@ def test_schemes_close_it_and_leave_land_alone(kind, dtype):
         torch.testing.assert_close(field[:, dry], predicted[name][:, dry], rtol=0, atol=0)
 
 
+def test_variances_of_members_are_counted_where_there_is_water():
+    """Shrinking leaves a level's mean as it is, so that the recorded one is that of the members' own."""
+    before, after = states()
+    predicted, variances = disturbed(after), {THETAO: torch.full((3,), 0.09), SO: torch.full((3,), 4e-4)}
+    scheme = build(SchemeOptions(kind="projection", budgets=BUDGETS), sea(), NAMES, variances).among(3)
+    _, record = scheme(before, predicted)
+    shares = torch.from_numpy(water() * AREA)
+    for name, variance in variances.items():
+        own = (predicted[name] - before[name]).unflatten(0, (2, 3)).var(1)
+        expected = ((own * shares).sum((1, 2, 3)) / (shares.sum() * variance[0])).repeat_interleave(3)
+        torch.testing.assert_close(record[f"variance_ratio_mean_{name}"], expected, rtol=1e-2, atol=0)
+
+
 def test_sequential_changes_are_alike_and_projected_ones_go_by_the_variance():
     before, after = states()
     predicted, wet = disturbed(after), torch.from_numpy(water())
