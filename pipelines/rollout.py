@@ -24,6 +24,7 @@ from emulator.forecasting.pressure import check_pressures
 from emulator.forecasting.run import Models, attributes_of, step_length
 from emulator.forecasting.schedule import Schedule, count_steps
 from emulator.forecasting.sea import Sea
+from emulator.forecasting.together import together
 from emulator.forecasting.writing import Output, silent, write
 from emulator.kernels import freed_memory
 from emulator.model.assemble import make_network, network_of
@@ -223,6 +224,7 @@ def check(config: RolloutConfig, made: set[Path]) -> str:
         models.diffused(asked, 1)
     if config.ensemble is not None or config.cascade:
         models.check(dataset, ensemble_of(config), config.store, checkpoints_of(config))
+        together(models.steppers, ensemble_of(config), config.batch_size)
     if config.ensemble is not None and config.ensemble.kind in ("noise", "bred"):
         degrees_on(grid_of(dataset))
     layout = Layout.from_json(describe(config.checkpoint)["layout"])

@@ -87,6 +87,16 @@ class Problem:
         self.scales = sizes if self.bands is None else self.bands.scales(sizes)
         self.precision = self.start[setup.controls[0]].dtype
 
+    def weighted(self, ratios: dict[str, Tensor]) -> "Problem":
+        """The same problem with error variances so many times as large, by control, `(batch, [level,] *space)`.
+
+        They are constants for gradients.
+        """
+        other, sizes = copy.copy(self), self.sizes.items()
+        other.sizes = {name: ratios[name] if size is None else size.detach() * ratios[name] for name, size in sizes}
+        other.variances = {name: variance.detach() for name, variance in self.variances.items()}
+        return other
+
     def _size(self, name: str) -> Tensor | None:
         """What a relative control's error variance is proportional to, its own size; None for the others."""
         if name not in self.setup.relative:

@@ -9,8 +9,11 @@ by mass and area, so the correction does not depend on how the grid divides the 
 with one multiplier per budget (or per latitude band), found by Newton's method on `c(x*(lambda)) = 0`. Clipped cells drop
 out of the derivative, which is the active-set rule. The increments always start from the prediction, so no rounding
 accumulates. Linear budgets without bounds need one step; it is then ProbConserv's update (Hansen et al. 2023).
+
+sigma^2 is the error variance of a step, or with `Projection.among` that of an ensemble's members (`member_variances.py`).
 """
 
+import copy
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -18,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emulator.conservation import fluxes, newton
+from emulator.conservation import fluxes, member_variances, newton
 from emulator.conservation.atmosphere import Atmosphere, State
 from emulator.conservation.bands import Bands
 from emulator.conservation.budgets import Anchor, Budget, Declared
@@ -26,7 +29,7 @@ from emulator.conservation.cells import on_levels
 from emulator.conservation.compiled import Compiled
 from emulator.conservation.compiled_step import CONTROLS, KIND, SIZES, Solution, times
 from emulator.conservation.multipliers import REFERENCE_PRESSURE, Problem, ProjectionSetup, Trial
-from emulator.conservation.scheme import Correction, Scheme, SchemeOptions
+from emulator.conservation.scheme import Correction, Scheme, SchemeOptions, is_mean
 from emulator.conservation.steps import ColumnStep
 from emulator.kernels import corrections as native
 from emulator.kernels.compiled import Layout
@@ -38,7 +41,10 @@ class Projection(Scheme):
     Attributes:
       setup: the budgets, the controls and their variances.
       clipped: fields without negative values that are no controls.
+      members: that are corrected with variances from their own spread, consecutive rows of a batch; 0: with the step's.
     """
+
+    members = 0
 
     def __init__(
         self, options: SchemeOptions, atmosphere: Atmosphere, budgets: dict[str, Budget], variables, variances
@@ -68,6 +74,20 @@ class Projection(Scheme):
         self.required = tuple(dict.fromkeys((*self.required, *self.changes)))
         self.compiled = CompiledProjection(self) if CompiledProjection.fits(self) else None
 
+    def among(self, members: int) -> "Projection":
+        """The same projection of ensembles, with variances from the spread of the members of each.
+
+        A batch has all members of a start one after the other. They are then corrected as the others' spread tells, not each
+        by itself. Gradients take the variances as constants. Raises `ValueError` for less than two members.
+        """
+        if members < 2:
+            raise ValueError(f"Expected two members or more for variances from their spread, got {members}")
+        other = copy.copy(self)
+        other.members, other.compiled, other._lasting = members, None, {1.0: other}
+        if self.of_length is not None:
+            other.of_length = lambda length: self.lasting(length).among(members)
+        return other
+
     def _variance(self, name: str, variances) -> Tensor:
         """A control's error variance, shaped to broadcast with its field."""
         if name not in variances:
@@ -89,6 +109,10 @@ class Projection(Scheme):
         problem = Problem(self.setup, (state0, state1, base), anchor, scales)
         with torch.no_grad():
             first = problem.first()
+            told: dict[str, Tensor] = {}
+            if self.members:
+                ratios = self._ratios(problem, first)
+                problem, told = problem.weighted(ratios), self._told(problem, ratios)
             trial, open_ = problem.solve(first)
         before, after = {}, {}
         if torch.is_grad_enabled():
@@ -105,7 +129,39 @@ class Projection(Scheme):
             changed |= column(state0, state1 | changed, anchor)[0]
         saturations = {name: self.atmosphere.share(raw < 0) for name, raw in trial.raw.items()}
         saturations["projection"] = open_.to(torch.float64)
-        return Correction({name: changed[name] for name in self.changes}, saturations, before, after)
+        return Correction({name: changed[name] for name in self.changes}, saturations, before, after, told)
+
+    def _ratios(self, problem: Problem, first: Trial) -> dict[str, Tensor]:
+        """What the step's variances are multiplied by, by control, `(batch, [level,] *space)`.
+
+        A start of which a member is no longer finite has the step's variances, so that the others go on.
+        """
+        rows = len(first.residual)
+        if rows % self.members:
+            raise ValueError(f"Expected all {self.members} members of every start in a batch, got {rows} rows")
+        finite = first.residual.isfinite().all(1).unflatten(0, (-1, self.members)).all(1)
+        ratios = {}
+        for name in self.setup.controls:
+            values = problem.base[name]
+            if name in problem.state0 and not is_mean(name):
+                values = values - problem.state0[name]
+            found = member_variances.ratios(values, problem.spread(name), self.members, self.atmosphere)
+            sound = finite.view(-1, *[1] * (found.ndim - 1))
+            ratios[name] = torch.where(sound, found, 1.0).repeat_interleave(self.members, 0)
+        return ratios
+
+    def _told(self, problem: Problem, ratios: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Ratio of the mean variances, over levels too, and the largest of any cell, for the record."""
+        air, told = self.atmosphere, {}
+        for name, ratio in ratios.items():
+            step = air.existing(problem.spread(name).expand_as(ratio))
+            ours, theirs = (
+                mean if mean.ndim == 1 else mean.sum(1) for mean in (air.mean(step * ratio), air.mean(step))
+            )
+            told[f"variance_ratio_mean_{name}"] = ours / (theirs + newton.TINY)
+            largest = ratio.flatten(1).amax(1).to(torch.float64)
+            told[f"variance_ratio_largest_{name}"] = air.processes.highest(largest)
+        return told
 
     def _nowhere_negative(self, fields: Iterable[Tensor]) -> bool:
         """Whether no value on the globe is below 0, or no number, as far as the host can tell without waiting for a GPU."""

@@ -65,13 +65,14 @@ def make_budgets(options: SchemeOptions, atmosphere: Atmosphere | Sea, variables
 @dataclasses.dataclass(frozen=True)
 class Correction:
     """What a scheme did: changed fields, saturations by what saturated; where they are known already, residuals before and
-    after by budget.
+    after by budget; `told`: what else the record has, by its name there.
     """
 
     changed: State = dataclasses.field(default_factory=dict)
     saturations: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     before: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     after: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    told: dict[str, Tensor] = dataclasses.field(default_factory=dict)
 
 
 class Scheme:
@@ -144,7 +145,8 @@ class Scheme:
         Returns:
           The changed fields, and the record: `residual_before_<budget>` and `residual_after_<budget>` (relative),
           `correction_rms_<variable>` (the variable's units), `correction_share_<variable>` (of a step's deviation, where
-          `build` got it) and `saturation_<what>`, each `(batch,)` float64, detached.
+          `build` got it), `saturation_<what>` and of a projection of ensembles `variance_ratio_mean_<control>` and
+          `variance_ratio_largest_<control>`, each `(batch,)` float64, detached.
 
         Raises:
           ValueError: for a missing field, another number of levels, another grid, half precision, or batches that differ.
@@ -152,7 +154,7 @@ class Scheme:
         if seconds is not None:
             ratio = seconds.double() / self.atmosphere.step_seconds
             return over_nominal(*self(state0, of_nominal(state1, ratio), anchor), ratio)
-        self.atmosphere.check_state(state0, [name for name in self.required if not _is_mean(name)])
+        self.atmosphere.check_state(state0, [name for name in self.required if not is_mean(name)])
         self.atmosphere.check_state(state1, self.required)
         self._check_batch(state0, state1, anchor)
         own = anchor is None or self.options.anchor == "previous"
@@ -170,7 +172,7 @@ class Scheme:
         return correction.changed, record
 
     def _check_batch(self, state0: State, state1: State, anchor: Anchor | None) -> None:
-        stored = next((name for name in self.required if not _is_mean(name)), None)
+        stored = next((name for name in self.required if not is_mean(name)), None)
         batch = len(state1[self.required[0]])
         if stored is not None and len(state0[stored]) != batch:
             before = len(state0[stored])
@@ -209,7 +211,8 @@ class Scheme:
             square = self.atmosphere.mean_square(correction.changed[name], state1[name])
             record[f"correction_rms_{name}"] = square.sqrt()
         record |= self.shares(record)
-        return record | {f"saturation_{name}": value.detach() for name, value in correction.saturations.items()}
+        record |= {f"saturation_{name}": value.detach() for name, value in correction.saturations.items()}
+        return record | correction.told
 
     def shares(self, record: dict) -> dict:
         """The sizes of a record's corrections as shares of a step's deviation, by the names that they are recorded with."""
@@ -221,13 +224,13 @@ def of_nominal(state: State, ratio: Tensor) -> State:
 
     All that budgets take from fluxes is their product with the length of the step.
     """
-    return {name: _times(field, ratio) if _is_mean(name) else field for name, field in state.items()}
+    return {name: _times(field, ratio) if is_mean(name) else field for name, field in state.items()}
 
 
 def over_nominal(changed: State, record: dict[str, Tensor], ratio: Tensor) -> tuple[State, dict[str, Tensor]]:
     """What a scheme changed and recorded of fields from `of_nominal`, for the fields as they were."""
     changes = ("correction_rms_", "correction_share_")
-    fluxes_of = {n for n in record for start in changes if n.startswith(start) and _is_mean(n.removeprefix(start))}
+    fluxes_of = {n for n in record for start in changes if n.startswith(start) and is_mean(n.removeprefix(start))}
     record = {name: value / ratio if name in fluxes_of else value for name, value in record.items()}
     return of_nominal(changed, 1 / ratio), record
 
@@ -247,7 +250,7 @@ def _one_pass(atmosphere: Atmosphere, budgets: dict[str, Budget]) -> OnePass | N
     return OnePass(atmosphere, water + energy, species, moist, ("temperature",) * len(energy), winds)
 
 
-def _is_mean(name: str) -> bool:
+def is_mean(name: str) -> bool:
     """Whether a field is a mean over the step, so that the start of the step has none."""
     if (table := known(name)) is not None:
         return table.cell == "mean"

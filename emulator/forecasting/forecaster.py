@@ -23,6 +23,7 @@ from emulator.forecasting.options import EnsembleOptions, check_sea
 from emulator.forecasting.position import Position
 from emulator.forecasting.schedule import Schedule
 from emulator.forecasting.sea import Sea
+from emulator.forecasting.together import together
 from emulator.model.coupled import SEA_TEMPERATURE, Coupled, check_single_steps
 from emulator.model.noise import forecast_key
 from emulator.model.nudging import Nudged
@@ -45,13 +46,14 @@ class Forecaster:
         modulo their number.
       dataset: the analysis store with initial states and forcing.
       batch_size: forecasts computed at a time.
-      ensemble: None for single forecasts.
+      ensemble: None for single forecasts; with its `variances` "ensemble" a step's budgets are closed for all members of a
+        start together.
       length: of the steps, in steps of the store, of those that the models make; None: the shortest.
       climatology: path of the store that a network which predicts departures from it needs; None: as it was trained.
       sea: an ocean that the models' forecasts are coupled with; initial states of members are made without it.
       offsets: added to the forcing, by variable.
 
-    Where a field does not exist, it is missing (NaN) in what comes out.
+    Where a field does not exist, it is missing (NaN) in what comes out. Raises `ValueError` as `together` does.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Forecaster:
             check_single_steps(models)
         self.sea, self.boundary, self.nudged = sea, None, None
         self.models, self.dataset, self.batch_size, self.ensemble = list(models), dataset, batch_size, ensemble
+        self.together = together(models, ensemble, batch_size)  # they make the forecasts, not the initial states
         self.step = self.models[0].at(1)
         layout = self.step.layout
         self.space = space_of(self.step)
@@ -247,7 +250,7 @@ class Forecaster:
 
     def _forecast(self, start: Position, batch: int, row: np.ndarray, inputs: Iterator[StepInputs]):
         """The results of a batch of rows from a position on."""
-        model = self.models[(int(row[0]) % self.members) % len(self.models)]
+        model = self.together[(int(row[0]) % self.members) % len(self.models)]
         state, anchor = to_device(start.states[batch], self.step.device), start.anchor(batch, self.step.device)
         model = model if self.nudged is None else Nudged(model, self.nudged.nudging)
         if self.sea is not None:

@@ -34,6 +34,11 @@ class EnsembleOptions(Options):
         None, "a training's posterior, from which every member draws the network's weights", new=True
     )
     weights_scale: float = option(1.0, "factor of what members' weights depart by from their mean", minimum=0, new=True)
+    variances: Literal["step", "ensemble"] = option(
+        "step",
+        "that a projection of the budgets weighs its changes by; ensemble: of the members, at every step",
+        new=True,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,7 @@ from emulator.model.noise import Seeds
 from emulator.model.posterior import Posterior, with_drawn_weights
 from emulator.model.saved_model import check_match, digest_of, grid_from_json, load_model, with_gaps, with_step
 from emulator.model.step import Step
-from emulator.model.stepper import Cascade, Stepper
+from emulator.model.stepper import Cascade, Stepper, changed
 from emulator.parallel.space import ALONE, Space
 from emulator.planet.grid import CLOSED
 from emulator.store.analysis import open_analysis
@@ -229,7 +229,7 @@ class Models:
 
     def bounded(self, bounds: str) -> "Models":
         """The same models with bounds of a rollout; raises `ValueError` as `released` does."""
-        return Models([_each(one, lambda step: released(step, bounds)) for one in self.steppers])
+        return Models([changed(one, lambda step: released(step, bounds)) for one in self.steppers])
 
     def diffused(self, options: DiffusionOptions | None, length: int) -> "Models":
         """The same models with states that are diffused after each step of `length` steps of the store.
@@ -238,7 +238,7 @@ class Models:
         """
         if options is None:
             return self
-        return Models([_each(stepper, lambda step: _diffused(step, options, length)) for stepper in self.steppers])
+        return Models([changed(stepper, lambda step: _diffused(step, options, length)) for stepper in self.steppers])
 
     def stages(self) -> list[Stepper]:
         """All steppers, those of cascades one by one."""
@@ -289,13 +289,6 @@ class Models:
                 f"Expected a network with noise, or member_checkpoints, for an ensemble of kind none; {names[0]} has no "
                 "noise, and all members would be the same"
             )
-
-
-def _each(stepper: Stepper, change: Callable[[Stepper], Stepper]) -> Stepper:
-    """A model changed, or each of a cascade; those that are given stay as they are."""
-    if isinstance(stepper, Cascade):
-        return Cascade([(start, _each(stage, change)) for start, stage in stepper.stages])
-    return change(stepper)
 
 
 def _diffused(step: Stepper, options: DiffusionOptions, length: int) -> Step:

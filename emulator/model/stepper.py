@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -135,3 +135,10 @@ class Cascade:
     def __call__(self, state, forcing, clock, anchor=None, noise=None, **more) -> StepResult:
         """A step of the first stepper; `at` gives those of the others."""
         return self.stages[0][1](state, forcing, clock, anchor, noise, **more)
+
+
+def changed(stepper: Stepper, change: Callable[[Stepper], Stepper]) -> Stepper:
+    """A model changed, or each of a cascade; those that are given stay as they are."""
+    if isinstance(stepper, Cascade):
+        return Cascade([(start, changed(stage, change)) for start, stage in stepper.stages])
+    return change(stepper)

@@ -9,12 +9,10 @@ import xarray as xr
 from emulator.planet.calendar import TimeStep, lead_seconds, seconds_between, valid_times
 from emulator.planet.quantities.registry import quantities
 from emulator.store.forecast import in_memory_names
-from emulator.store.schema import grid_of
+from emulator.store.schema import RECORDS, grid_of
 from emulator.verify import budgets
 from emulator.verify.budgets import Ledger
 from emulator.verify.slab import with_slab
-
-RECORDS = ("correction_rms_", "correction_share_", "residual_before_", "residual_after_", "saturation_")
 
 
 def audit(dataset: xr.Dataset, truth: xr.Dataset | None = None) -> xr.Dataset:

@@ -35,6 +35,7 @@ KINDS = {
         Schedule.every(3),
     ),
     "bred means": (EnsembleOptions(2, "bred", cycles=2), None, Schedule.every(4, 2, True)),
+    "members together": (EnsembleOptions(3, "noise", variances="ensemble"), None, Schedule.every(3)),
     "over a slab": (None, None, Schedule.every(4)),
     "over a slab, of a region": (None, ThinOptions(region="tropics"), Schedule.every(3)),
 }
@@ -50,7 +51,8 @@ def forecast(path, kind: str, together_: int = 1, stop_at: int | None = None) ->
     planet = small_planet().assign_attrs(time_step_seconds=21600.0, fingerprint="planet")
     statistics, samples = numpy_statistics(planet), samples_of(planet, options, space)
     constants = buffers_of(samples, statistics, options)
-    scheme = conservation(ConservationOptions(), samples, statistics).scheme
+    closing = "projection" if kind == "members together" else "sequential"
+    scheme = conservation(ConservationOptions(kind=closing), samples, statistics).scheme
     torch.manual_seed(1)
     step = make_step(options.network, samples.layout, samples.grid, constants, scheme, space=space).eval()
     ensemble, thin, schedule = KINDS[kind]
@@ -114,6 +116,7 @@ CASES = [("single", 2, 2)] + [
         ("single", 4, 2),
         ("noise of a region", 3, 3),
         ("bred means", 2, 2),
+        ("members together", 2, 2),
         ("over a slab", 2, 2),
         ("over a slab, of a region", 3, 3),
     ]

@@ -316,6 +316,8 @@ def test_monthly_means_of_a_run_past_the_end_of_the_store(finished, tmp_path):
         ({"ensemble": {"members": 3, "kind": "lagged", "lag_hours": 7}}, "lag_hours as a multiple of 6"),
         ({"ensemble": {"members": 40, "kind": "lagged", "lag_hours": 24}}, "analyses before"),
         ({"ensemble": {"members": 3, "spectrum": [1.0] * 99}}, "wavenumbers"),
+        ({"ensemble": {"members": 3, "variances": "ensemble"}}, "conservation.kind projection"),
+        ({"ensemble": {"members": 3, "variances": "ensemble"}, "batch_size": 2}, "batch_size of 3 or more"),
     ],
 )
 def test_bad_options_end_in_one_sentence(finished, tmp_path, options, message):
