@@ -41,7 +41,8 @@ def with_interpolator(options: TrainOptions) -> TrainOptions:
                 f"Expected train.objective.{name} as the interpolator in {path} has it, {known[name]}, got {value}; it need "
                 "not be given"
             )
-    return dataclasses.replace(options, objective={"kind": DYFFUSION, "interpolator": str(path)} | known)
+    more = {"pairing": asked.pairing} if asked.pairing else {}  # as checkpoints were before there was a pairing
+    return dataclasses.replace(options, objective={"kind": DYFFUSION, "interpolator": str(path)} | known | more)
 
 
 def check_interpolator(options: TrainOptions, layout: Layout, grid: Grid, seconds: float) -> None:
