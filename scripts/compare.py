@@ -63,6 +63,7 @@ def main() -> None:
         "--clock", choices=CLOCKS, default="wall", help="of these minutes: the clock, or processor time"
     )
     parser.add_argument("--only", type=lambda text: text.split(","), help="names of some of its variants, with commas")
+    parser.add_argument("--results", type=Path, help="folder of scores, report and table; none: the comparison's own")
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_intermixed_args()
     _logged()
@@ -79,10 +80,11 @@ def main() -> None:
             rows[name] = done
         else:
             failed.append(name)
-    view = _score(base, {name: stages[-1] for name, stages in rows.items()}, directory)
+    results = options.results or directory  # several that run side by side each need their own
+    view = _score(base, {name: stages[-1] for name, stages in rows.items()}, results)
     table = [row_of(view, name, stages, base) for name, stages in rows.items()] + rows_of_baselines(view)
     print(markdown(table))
-    (directory / "table.json").write_text(json.dumps(table, indent=1))
+    (results / "table.json").write_text(json.dumps(table, indent=1))
     if failed:
         sys.exit(f"{', '.join(failed)} failed, see the log above; the table is without")
 

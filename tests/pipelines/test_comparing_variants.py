@@ -78,12 +78,12 @@ def test_two_trainings_share_a_time_and_a_checkpoint_needs_none(tmp_path):
     }
     plan = {"experiment": "experiment.yaml", "directory": str(compared), "variants": variants}
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
-    how = "--minutes", "0.04", "--clock", "cpu", "train.threads=1"
+    how = "--minutes", "0.04", "--clock", "cpu", "--results", str(tmp_path / "results"), "train.threads=1"
     command = [sys.executable, str(ROOT / "scripts" / "compare.py"), str(tmp_path / "plan.yaml"), *how]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
-    rows = {row["variant"]: row for row in json.loads((compared / "table.json").read_text())}
+    rows = {row["variant"]: row for row in json.loads((tmp_path / "results" / "table.json").read_text())}
     for folder, seconds in (("in-two/first", 0.6), ("in-two", 1.8)):
         kept = json.loads((compared / folder / "phases.json").read_text())
         assert abs(kept["updates"][0] * kept["seconds"][0] - seconds) < kept["seconds"][0]
