@@ -64,7 +64,9 @@ class DownscalingOptions(Options):
             from emulator.generative.objectives import objective  # torch, which other trainings are read without
 
             if (length := objective(dict(self.objective)).length_scale) != 0:
-                raise ValueError(f"Expected white noise (objective.length_scale 0) to downscale with, got {length:g} km")
+                raise ValueError(
+                    f"Expected white noise (objective.length_scale 0) to downscale with, got {length:g} km"
+                )
         elif dict(self.objective) != OBJECTIVE:
             raise ValueError(
                 f"Expected kind: generative beside an objective, got {self.kind} and {dict(self.objective)}"
