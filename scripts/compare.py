@@ -75,7 +75,7 @@ def main() -> None:
     rows, failed = {}, []
     for name in options.only or plan["variants"]:
         place = directory / re.sub(r"\W+", "-", name)
-        stages = _stages(base, source, plan["variants"][name], options, place)
+        stages = stages_of(base, source, plan["variants"][name], options, place)
         if done := _finished(stages, options.clock, plan.get("free_run_days", 0)):
             rows[name] = done
         else:
@@ -112,13 +112,12 @@ def _make_data(base: Experiment) -> None:
         run(base.model_copy(update=dict.fromkeys(("train", "rollout", "verify", "report"))))
 
 
-def _stages(
+def stages_of(
     base: Experiment, source: Path, changes: dict, options: argparse.Namespace, place: Path
 ) -> list[tuple[Experiment, float | None]]:
     """The trainings of a variant in their order, the last with forecasts, and the minutes of each; None: as the file says."""
-    changes, minutes, found = dict(changes), options.minutes, []
-    if "minutes" in changes:
-        minutes = changes.pop("minutes")
+    changes, found = dict(changes), []
+    minutes = changes.pop("minutes", options.minutes)
     first, trained = changes.pop("first", None), changes.pop("trained", None)
     if first is not None:
         first = dict(first)

@@ -15,7 +15,7 @@ INTERPOLATOR, DYFFUSION = "dyffusion_interpolator", "dyffusion"
 
 @dataclasses.dataclass(frozen=True)
 class InterpolatorOptions(Options):
-    """The state between two that are `horizon` steps apart, by a network with dropout."""
+    """The state between two that are `horizon` steps apart, by a network with dropout or noise."""
 
     kind: Literal["dyffusion_interpolator"] = option(INTERPOLATOR)
     horizon: int = option(6, "steps of a window", minimum=2)

@@ -174,7 +174,8 @@ class DYffusionStep(WindowStep):
         reference: Tensor | None = None,
         boundary: Tensor | None = None,
     ) -> StepResult:
-        """The step at `place`, from `state`; arguments as those of a `Step`, `noise` being seeds `(batch, number)`.
+        """The step at `place`, from `state`; arguments as those of a `Step`, `noise` being seeds `(batch, number)` where the
+        interpolator leaves out.
 
         Raises `ValueError` within a window without what the steps before have left in the `anchor`.
         """

@@ -16,7 +16,7 @@ from emulator.networks.signature import Signature
 from emulator.planet.grid import Grid
 
 PLACE = "where in a window it is"
-INSTEAD = "windows of steps (dyffusion), whose members differ by what the interpolator leaves out"
+INSTEAD = "windows of steps (dyffusion), whose members differ by the interpolator alone"
 
 
 class Timed(nn.Module):

@@ -331,6 +331,8 @@ def test_another_interpolator_than_a_training_needs_is_refused(stored, tmp_path)
     ):
         with pytest.raises(ValueError, match=f"train.objective.{name} as the interpolator in .* has it, .*{known}"):
             with_interpolator(options(stored, tmp_path, forecasting(stored, **{name: other})))
+    with pytest.raises(ValueError, match="with network.noise for train.objective.pairing 0.5, got .* without"):
+        with_interpolator(options(stored, tmp_path, forecasting(stored, pairing=0.5)))
     known = {"horizon": HORIZON, "network": NETWORK, "sha256": inside["sha256"]}
     found = with_interpolator(options(stored, tmp_path, forecasting(stored, **known)))
     assert with_interpolator(found) == found == with_interpolator(options(stored, tmp_path, forecasting(stored)))

@@ -172,12 +172,21 @@ def test_a_forecaster_is_trained_on_single_forecasts(stored, tmp_path):
         Training(options(stored, tmp_path, forecasting(stored), network=VECTORS | {"noise": NOISE})).describe()
 
 
-def test_a_finished_training_with_another_pairing_changes_no_weight(stored, model):
-    known = checkpoint.load(stored[1] / "ahead" / "checkpoint")
+def test_a_finished_training_with_another_pairing_changes_no_weight_but_all_forecasts(stored, model, tmp_path):
+    def forecast(stepper):
+        times = ["2001-01-01T00"]
+        em.forecast(stepper, stored[0][0], times, 0.5, ensemble=MEMBERS, batch_size=3, output=tmp_path / "forecast")
+        return em.open_forecast(tmp_path / "forecast").load()
+
+    known, before = checkpoint.load(stored[1] / "ahead" / "checkpoint"), forecast(model)
     objective = forecasting(stored, pairing=0.8)
     Training(options(stored, stored[1] / "ahead", objective, network=VECTORS)).run()
     found = checkpoint.load(stored[1] / "ahead" / "checkpoint")
     assert known[0].keys() == found[0].keys() and all(torch.equal(found[0][name], known[0][name]) for name in found[0])
-    assert model.pairing == 0 and em.load_model(stored[1] / "ahead" / "checkpoint", "cpu").pairing == 0.8
+    again = em.load_model(stored[1] / "ahead" / "checkpoint", "cpu")
+    assert model.pairing == 0 and again.pairing == 0.8
+    after = forecast(again)  # a store of the same weights and another pairing is of other forecasts
+    assert not before["temperature"].isel(lead_time=-1).equals(after["temperature"].isel(lead_time=-1))
+    assert after.identical(forecast(again))
     with pytest.raises(ValueError, match="pairing of at least 0 and at most 1"):
         options(stored, stored[1] / "ahead", forecasting(stored, pairing=1.5), network=VECTORS)
