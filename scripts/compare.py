@@ -9,6 +9,12 @@ experiment of its own under `directory/NAME`, in a process of its own; `director
 measured speed: by the clock, or in processor time, which other programs on the machine disturb less. With
 `free_run_days` in the file a long run without the envelope of the training data is added. A stopped comparison goes on
 where it was; a variant that fails is left out, and told at the end.
+
+Besides `train` and `rollout`, which change the experiment, a variant may have
+- `first: {share: 0.5, train: ...}`: another training before its own, in `directory/NAME/first`, with so much of the time. Its
+  own is timed when that is there, and its updates are fixed before it begins.
+- `minutes`: of its training, in place of those of all; null: it is as long as the file says.
+- `trained`: a checkpoint in place of a training.
 """
 
 import argparse
@@ -26,10 +32,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from compared import PROCESSOR, free_run_of, markdown, row_of, rows_of_baselines
+from compared import MEMBER_STEP, PROCESSOR, free_run_of, markdown, row_of, rows_of_baselines
 
 import emulator as em
+from emulator.files.whole_file import whole_file
 from emulator.model.saved_model import tensors_digest
+from emulator.parallel.rates import most_held
 from emulator.report.view import View
 from emulator.store.schema import entry
 from emulator.training.run import StageHooks, Training
@@ -55,6 +63,7 @@ def main() -> None:
         "--clock", choices=CLOCKS, default="wall", help="of these minutes: the clock, or processor time"
     )
     parser.add_argument("--only", type=lambda text: text.split(","), help="names of some of its variants, with commas")
+    parser.add_argument("--results", type=Path, help="folder of scores, report and table; none: the comparison's own")
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_intermixed_args()
     _logged()
@@ -65,22 +74,17 @@ def main() -> None:
     _make_data(base)
     rows, failed = {}, []
     for name in options.only or plan["variants"]:
-        changes = plan["variants"][name]
         place = directory / re.sub(r"\W+", "-", name)
-        experiment = _variant(base, source, changes, options.overrides, place)
-        if options.minutes:
-            if (updates := _updates(experiment, place, options.minutes, options.clock)) is None:
-                failed.append(name)
-                continue
-            experiment = with_updates(experiment, updates)
-        if _alone(_finish, experiment, plan.get("free_run_days", 0)):
-            rows[name] = experiment
+        stages = stages_of(base, source, plan["variants"][name], options, place)
+        if done := _finished(stages, options.clock, plan.get("free_run_days", 0)):
+            rows[name] = done
         else:
             failed.append(name)
-    view = _score(base, rows, directory)
-    table = [row_of(view, name, experiment) for name, experiment in rows.items()] + rows_of_baselines(view)
+    results = options.results or directory  # several that run side by side each need their own
+    view = _score(base, {name: stages[-1] for name, stages in rows.items()}, results)
+    table = [row_of(view, name, stages, base) for name, stages in rows.items()] + rows_of_baselines(view)
     print(markdown(table))
-    (directory / "table.json").write_text(json.dumps(table, indent=1))
+    (results / "table.json").write_text(json.dumps(table, indent=1))
     if failed:
         sys.exit(f"{', '.join(failed)} failed, see the log above; the table is without")
 
@@ -108,6 +112,40 @@ def _make_data(base: Experiment) -> None:
         run(base.model_copy(update=dict.fromkeys(("train", "rollout", "verify", "report"))))
 
 
+def stages_of(
+    base: Experiment, source: Path, changes: dict, options: argparse.Namespace, place: Path
+) -> list[tuple[Experiment, float | None]]:
+    """The trainings of a variant in their order, the last with forecasts, and the minutes of each; None: as the file says."""
+    changes, found = dict(changes), []
+    minutes = changes.pop("minutes", options.minutes)
+    first, trained = changes.pop("first", None), changes.pop("trained", None)
+    if first is not None:
+        first = dict(first)
+        share = first.pop("share", 0.5)
+        one = _variant(base, source, first, options.overrides, place / "first")
+        found = [(one.model_copy(update={"rollout": None}), minutes and minutes * share)]
+        minutes = minutes and minutes * (1 - share)
+    own = _variant(base, source, changes, options.overrides, place)
+    if trained is not None:
+        rollout = own.rollout.model_copy(update={"checkpoint": Path(trained)})
+        own, minutes = own.model_copy(update={"train": None, "rollout": rollout}), None
+    return [*found, (own, minutes)]
+
+
+def _finished(stages: list[tuple[Experiment, float | None]], clock: str, free_run_days: int) -> list[Experiment] | None:
+    """The stages of a variant with their numbers of updates, all done; None where one failed."""
+    done = []
+    for experiment, minutes in stages:
+        if minutes:
+            if (updates := _updates(experiment, experiment.directory, minutes, clock)) is None:
+                return None
+            experiment = with_updates(experiment, updates)
+        if not _alone(_finish, experiment, free_run_days):
+            return None
+        done.append(experiment)
+    return done
+
+
 def _variant(base: Experiment, source: Path, changes: dict, overrides: list[str], place: Path) -> Experiment:
     """The experiment with a variant's changes, on the base's data, in a directory of its own."""
     dotted = [*_dotted(changes), *overrides, f"directory={json.dumps(str(place))}"]
@@ -120,7 +158,8 @@ def _variant(base: Experiment, source: Path, changes: dict, overrides: list[str]
 def _dotted(changes: dict, prefix: str = "") -> list[str]:
     found = []
     for key, value in changes.items():
-        inner = isinstance(value, dict) and not (prefix + key == "train.network" and "kind" in value)  # another network
+        another = prefix + key in ("train.network", "train.objective", "train.loss") and "kind" in value
+        inner = isinstance(value, dict) and not another
         found += _dotted(value, f"{prefix}{key}.") if inner else [f"{prefix}{key}={json.dumps(value)}"]
     return found
 
@@ -169,13 +208,42 @@ def seconds_per_update(config: TrainConfig, index: int, clock: str = "wall", tri
 
 def _finish(experiment: Experiment, free_run_days: int) -> None:
     """All of a variant but its scores; every start notes the processor time of its training."""
-    began = time.process_time()
-    run(experiment, only="train")
-    with open(experiment.directory / PROCESSOR, "a") as stream:
-        stream.write(f"{time.process_time() - began:.1f}\n")
+    if experiment.train is not None:
+        began = time.process_time()
+        run(experiment, only="train")
+        with open(experiment.directory / PROCESSOR, "a") as stream:
+            stream.write(f"{time.process_time() - began:.1f}\n")
+    if experiment.rollout is None:
+        return
     run(experiment)
+    if experiment.rollout.ensemble is not None:
+        _time_members(experiment)
     if free_run_days:
         _run_freely(experiment, free_run_days)
+
+
+def _time_members(experiment: Experiment) -> None:
+    """What a step of one member costs, kept beside the variant's results: the median of 3 forecasts of a day."""
+    if (kept := experiment.directory / MEMBER_STEP).exists():
+        return
+    asked = experiment.rollout
+    truth, model = em.open_analysis(asked.store), em.load_model(asked.checkpoint)
+    start, ensemble = em.open_forecast(asked.output)["init_time"].values[0], asked.ensemble.model_dump()
+
+    def forecast(days: float, members: int) -> int:
+        found = em.forecast(model, truth, start, days, ensemble=ensemble | {"members": members}, batch_size=members)
+        return members * (found.sizes["lead_time"] - 1)
+
+    forecast(1.0, asked.ensemble.members)
+    seconds = []
+    for _ in range(3):
+        began = time.process_time()
+        steps = forecast(1.0, asked.ensemble.members)
+        seconds.append((time.process_time() - began) / steps)
+    held = most_held(lambda: forecast(1.0, 2)) / 2
+    told = {"milliseconds": 1e3 * statistics.median(seconds), "mebibytes": held / 2**20}
+    with whole_file(kept) as scratch:
+        scratch.write_text(json.dumps(told))
 
 
 def _run_freely(experiment: Experiment, days: int) -> None:

@@ -1,6 +1,7 @@
 """What a comparison tells of its variants: rows of a table from their scores, their training and their long runs."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,29 +18,25 @@ from emulator.store.schema import grid_of
 from pipelines.config import Experiment
 
 RAIN = "mean_total_precipitation_rate"
-LEADS = (1, 3, 5)
+LEADS = (1, 3, 5, 10)
 MM_PER_DAY = 86400.0  # of 1 kg m-2 s-1
 DRIZZLE = (0.1, 1.0)  # mm per day
-PROCESSOR = "processor_seconds.txt"
+PROCESSOR, MEMBER_STEP = "processor_seconds.txt", "member_step.json"
 FAR = 20  # standard deviations from the mean, where no state of the truth lies
 
 
-def row_of(view: View, name: str, experiment: Experiment) -> dict:
-    """What is told of a variant, by what it is."""
-    timing = [json.loads(line) for line in (Path(experiment.train.output) / "timing.jsonl").read_text().splitlines()]
-    place = Path(experiment.directory)
-    row = {
-        "variant": name,
-        "parameters": _parameters(experiment),
-        "training seconds": round(_spent(timing)),
-        "of them processor time": round(sum(map(float, (place / PROCESSOR).read_text().split()))),
-        "updates": sum(phase.updates for phase in experiment.train.phases),
-        "updates a second": None,
-        "peak memory of training [GB]": max(entry["peak_memory_gb"] for entry in timing),
-    }
-    if (kept := place / "phases.json").exists():
-        row["updates a second"] = 1 / json.loads(kept.read_text())["seconds"][0]
-    row |= _errors(view, name) | _power(view, name)
+def row_of(view: View, name: str, stages: Sequence[Experiment], base: Experiment) -> dict:
+    """What is told of a variant, by what it is.
+
+    `stages`: its trainings in their order, the last with forecasts. `base`: whose data all variants share.
+    """
+    experiment = stages[-1]
+    row = {"variant": name, "parameters": _parameters(experiment)} | _training(stages)
+    if (told := Path(experiment.directory) / MEMBER_STEP).exists():
+        cost = json.loads(told.read_text())
+        row["processor time of a member-step [ms]"] = cost["milliseconds"]
+        row["memory of a member-step [MiB]"] = cost["mebibytes"]
+    row |= _errors(view, name) | _of_ensemble(view, name) | _power(view, name)
     if "budget_relative" in view.scores and name in sources(view):
         for budget in map(str, view.scores["budget"].values):
             row[f"{budget} residual"] = float(np.nanmax(step_rms(view, name, budget)[1:]))
@@ -47,10 +44,10 @@ def row_of(view: View, name: str, experiment: Experiment) -> dict:
     days = experiment.rollout.long_run_days
     if days:
         row[f"largest departure in {days} days [std]"] = float(
-            _departures(experiment, experiment.rollout.long_run).max()
+            _departures(experiment, experiment.rollout.long_run, base).max()
         )
     if (free := free_run_of(experiment)).exists():
-        departures = _departures(experiment, free)
+        departures = _departures(experiment, free, base)
         last, far = len(departures) - 1, np.flatnonzero(departures >= FAR)
         row[f"the same in {last} days without the envelope"] = float(departures.max())
         row[f"days until {FAR} std without the envelope"] = int(far[0]) if len(far) else f"over {last}"
@@ -66,6 +63,28 @@ def free_run_of(experiment: Experiment) -> Path:
     return Path(experiment.rollout.output).with_name("free_run.zarr")
 
 
+def _training(stages: Sequence[Experiment]) -> dict:
+    """Time and memory of all trainings together, updates of each; None for a checkpoint that was there."""
+    trained = [stage for stage in stages if stage.train is not None]
+    names = "training seconds", "of them processor time", "updates", "updates a second", "peak memory of training [GB]"
+    if not trained:
+        return dict.fromkeys(names)
+    logs = [(Path(stage.train.output) / "timing.jsonl").read_text().splitlines() for stage in trained]
+    timing = [[json.loads(line) for line in lines] for lines in logs]
+    processor = [(Path(stage.directory) / PROCESSOR).read_text().split() for stage in trained]
+    updates = [sum(phase.updates for phase in stage.train.phases) for stage in trained]
+    paces = [Path(stage.directory) / "phases.json" for stage in trained]
+    rates = [1 / json.loads(kept.read_text())["seconds"][0] for kept in paces if kept.exists()]
+    values = (
+        round(sum(map(_spent, timing))),
+        round(sum(float(seconds) for each in processor for seconds in each)),
+        updates if len(updates) > 1 else updates[0],
+        rates if len(rates) > 1 else next(iter(rates), None),
+        max(entry["peak_memory_gb"] for each in timing for entry in each),
+    )
+    return dict(zip(names, values, strict=True))
+
+
 def _parameters(experiment: Experiment) -> int:
     tensors, _ = checkpoint.load(Path(experiment.rollout.checkpoint))
     return sum(tensor.numel() for name, tensor in tensors.items() if name.startswith("network."))
@@ -77,6 +96,19 @@ def _errors(view: View, name: str) -> dict:
     for channel in view.headline:
         rmse = view.get("rmse", name, channel)
         found[f"{view.title(channel)} [{view.units(channel)}]"] = [float(rmse[place]) for place in leads]
+    return found
+
+
+def _of_ensemble(view: View, name: str) -> dict:
+    """CRPS of the headline channels, and spread over the error of the ensemble mean, after `LEADS` days."""
+    if "crps" not in view.scores or not np.isfinite(view.get("crps", name, view.headline[0])[1:]).any():
+        return {}
+    found, leads = {}, [place for place in map(view.lead_index, LEADS) if place is not None]
+    for channel in view.headline:
+        for score, title in (("crps", "CRPS of"), ("spread_skill", "spread over error of")):
+            values = view.get(score, name, channel, scaled=score == "crps")
+            units = f" [{view.units(channel)}]" * (score == "crps")
+            found[f"{title} {view.title(channel)}{units}"] = [float(values[place]) for place in leads]
     return found
 
 
@@ -114,10 +146,10 @@ def _rain(experiment: Experiment) -> dict:
     leads = forecast["lead_time"].values
     wanted = (leads >= np.timedelta64(24, "h")) & (leads <= np.timedelta64(120, "h"))
     for init in forecast["init_time"].values:
-        ours = forecast[RAIN].sel(init_time=init).values[wanted]
+        ours = forecast[RAIN].sel(init_time=init).transpose("lead_time", ...).values[wanted]
         true = truth[RAIN].sel(time=init + leads[wanted]).values
         for row, field in enumerate((ours, true)):
-            field = field.astype(np.float64) * MM_PER_DAY
+            field = field.astype(np.float64).reshape(-1, *area.shape) * MM_PER_DAY  # times, and members
             drizzle = (field >= DRIZZLE[0]) & (field < DRIZZLE[1])
             sums[row] += [(field.mean(0) * area).sum(), (drizzle.mean(0) * area).sum()]
     (rain, drizzle), (true_rain, true_drizzle) = sums / forecast.sizes["init_time"]
@@ -128,10 +160,10 @@ def _rain(experiment: Experiment) -> dict:
     }
 
 
-def _departures(experiment: Experiment, run: Path) -> np.ndarray:
+def _departures(experiment: Experiment, run: Path, base: Experiment) -> np.ndarray:
     """Largest |x - mean| / std of any field, level and cell on each day of a long run from its start; not finite: inf."""
     saved = checkpoint.describe(Path(experiment.rollout.checkpoint))
-    with xr.open_dataset(experiment.train.statistics) as statistics_:
+    with xr.open_dataset(base.train.statistics) as statistics_:
         run_ = open_forecast(run)
         worst = np.zeros(run_.sizes["lead_time"])
         for name in Layout.from_json(saved["layout"]).prognostic.names:
@@ -151,7 +183,7 @@ def markdown(table: list[dict]) -> str:
         "| | " + " | ".join(row["variant"] for row in table) + " |",
         "|---|" + "---|" * len(table),
     ]
-    for key in [key for key in table[0] if key != "variant"]:
+    for key in dict.fromkeys(key for row in table for key in row if key != "variant"):
         lines.append(f"| {key} | " + " | ".join(_cell(row.get(key)) for row in table) + " |")
     return "\n".join(lines)
 
@@ -160,5 +192,5 @@ def _cell(value) -> str:
     if value is None:
         return ""
     if isinstance(value, list):
-        return " / ".join(f"{entry:.3g}" for entry in value)
+        return " / ".join(map(_cell, value))
     return f"{value:.3g}" if isinstance(value, float) else str(value)

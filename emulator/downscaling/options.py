@@ -63,7 +63,10 @@ class DownscalingOptions(Options):
         if self.kind == "generative":
             from emulator.generative.objectives import objective  # torch, which other trainings are read without
 
-            objective(dict(self.objective))
+            if (length := objective(dict(self.objective)).length_scale) != 0:
+                raise ValueError(
+                    f"Expected white noise (objective.length_scale 0) to downscale with, got {length:g} km"
+                )
         elif dict(self.objective) != OBJECTIVE:
             raise ValueError(
                 f"Expected kind: generative beside an objective, got {self.kind} and {dict(self.objective)}"

@@ -32,6 +32,9 @@ class Objective(Options):
     kind: str = option()
     steps: int = option(8, "of the sampler, unless it is asked for another number", minimum=1)
     order: Literal[1, 2] = option(2, "of the sampler: 1 calls the network once a step, 2 twice and is far nearer")
+    length_scale: float = option(
+        0.0, "km, of the noise on the sphere, where its correlation has fallen to 0.61; 0: white", minimum=0, new=True
+    )
 
     def draws(self, steps: int | None = None) -> int:
         """Fields of noise that a sample takes, each of the sample's shape."""

@@ -15,7 +15,7 @@ INTERPOLATOR, DYFFUSION = "dyffusion_interpolator", "dyffusion"
 
 @dataclasses.dataclass(frozen=True)
 class InterpolatorOptions(Options):
-    """The state between two that are `horizon` steps apart, by a network with dropout."""
+    """The state between two that are `horizon` steps apart, by a network with dropout or noise."""
 
     kind: Literal["dyffusion_interpolator"] = option(INTERPOLATOR)
     horizon: int = option(6, "steps of a window", minimum=2)
@@ -28,6 +28,13 @@ class DYffusionOptions(Options):
     interpolator: str = option(about="its checkpoint")
     kind: Literal["dyffusion"] = option(DYFFUSION)
     horizon: int = option(0, "steps of a window, as the interpolator was trained", minimum=0)
+    pairing: float = option(
+        0.0,
+        "correlation of the noise of a step's two interpolations, of an interpolator with noise; the less, the farther apart "
+        "members are",
+        minimum=0,
+        maximum=1,
+    )
     network: dict[str, Any] = option({}, "the interpolator's")
     sha256: str = option("", "of the interpolator's tensors")
 

@@ -64,6 +64,8 @@ def make_step(
     kind = KINDS.get((chosen := _parted(network)[1])["kind"], Step)
     step = kind(made, channels, buffers, scheme, *given, predicts, space)
     step.horizon = horizon_of(chosen)
+    if chosen["kind"] == DYFFUSION:
+        step.pairing = windowed(chosen).pairing
     if channels.border is not None:
         step.prescribe(channels.border.frame(grid))
     return step
@@ -82,10 +84,8 @@ def make_network(network: Mapping, channels: Layout, grid: Grid, space: Space = 
             raise ValueError("Expected train.objective regression with a boundary, got another one")
         if space.size > 1:
             raise ValueError(f"Expected states that one process holds with train.objective, got {space.size} processes")
-        counts = len(signature.inputs), len(signature.outputs)
-        if windowed(chosen):
-            return dyffusion.build(network, chosen, (*counts, channels.prognostic.count), grid)
-        return generative.build(network, chosen, *counts, grid)
+        make = dyffusion.build if windowed(chosen) else generative.build
+        return make(network, chosen, signature, grid)
     return registry.build(
         network, len(signature.inputs), len(signature.outputs), grid, space, signature, channels.border
     )
@@ -139,12 +139,12 @@ def conditions(
     options = registry.options(network)
     noise, names = getattr(options, "noise", None), getattr(options, "condition", None)
     if windowed(chosen):
-        noise = None
+        noise = dyffusion.noise_of(network, chosen)
     elif chosen != REGRESSION:
         generative.with_time(network)
         noise = generative.noise_of(objective(dict(chosen)), len(signature_of(channels).outputs))
     try:
-        made, scalars = Seeds() if windowed(chosen) else None, None
+        made, scalars = Seeds() if windowed(chosen) and not noise else None, None
         if noise:
             made = NetworkNoise(grid, noise.length_scales, noise.channels, noise.correlation, space, noise.style)
         if names:

@@ -97,7 +97,8 @@ class NetworkNoise:
         needed = min(int((beyond > NEGLIGIBLE).sum()) + 1, power.shape[1])
         share = power[:, :needed] / power[:, :needed].sum(-1, keepdims=True)
         numbers = np.eye(1, needed).repeat(style, 0)  # all variance in degree 0
-        self.count, self.style, self.correlation = len(lengths) * channels + style, style, correlation
+        self.count, self.channels, self.style = len(lengths) * channels + style, channels, style
+        self.correlation = correlation
         self._held: dict[Key, tuple[int, np.ndarray]] = {}  # the last steps that were drawn, oldest use first
         self._lock = threading.Lock()
         self._size = sizes(np.concatenate([share.repeat(channels, 0), numbers])).astype(np.float32)
@@ -106,7 +107,8 @@ class NetworkNoise:
     def first(self, count: int) -> "NetworkNoise":
         """The noise of the first `count` fields alone, without a style, bit for bit the same at every step."""
         fewer = copy.copy(self)
-        fewer.count, fewer.style, fewer._size = count, 0, self._size[:count]
+        fewer.count = fewer.channels = count
+        fewer.style, fewer._size = 0, self._size[:count]
         fewer._held, fewer._lock = {}, threading.Lock()
         return fewer
 

@@ -106,14 +106,17 @@ def tensors_digest(step: Step) -> str:
 def digest_of(stepper: Stepper) -> list | None:
     """What tells a stepper's weights from others', `(first step, digest)` for each of a cascade's; None where nothing does.
 
-    A step as its checkpoint holds it has the checkpoint's digest, one that was changed since its own.
+    A step as its checkpoint holds it has the checkpoint's digest, one that was changed since its own. Beside it stands the
+    pairing of a step of windows that has one, by which forecasts of the same weights differ.
     """
     if isinstance(stepper, Cascade):
         stages = [(start, digest_of(one)) for start, one in stepper.stages]
         return None if any(digest is None for _, digest in stages) else [(start, d[0][1]) for start, d in stages]
     if isinstance(stepper, Step):
         own = tensors_digest(stepper)
-        return [(0, stepper.metadata["sha256"] if stepper.metadata and own == stepper.loaded else own)]
+        known = stepper.metadata["sha256"] if stepper.metadata and own == stepper.loaded else own
+        pairing = getattr(stepper, "pairing", 0.0)
+        return [(0, f"{known}, pairing {pairing}" if pairing else known)]
     digest = getattr(stepper, "digest", None)
     return None if digest is None else [(0, str(digest))]
 

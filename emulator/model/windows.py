@@ -17,6 +17,7 @@ from torch import Tensor
 from emulator.data.channels import kept_within
 from emulator.data.forcing import StepInputs
 from emulator.data.samples import Batch
+from emulator.model.noise import Seeds
 from emulator.model.step import Step
 from emulator.model.stepper import Carry, StepResult
 from emulator.networks.dropout import leaving_out
@@ -28,10 +29,12 @@ Made = tuple[
 
 
 class WindowStep(Step):
-    """Base: what both trainings share. `horizon` is set by whoever makes it."""
+    """Base: what both trainings share. `horizon` and `pairing` are set by whoever makes it."""
+
+    pairing = 0.0  # correlation of the noise of the two interpolations of a step
 
     def interpolated(
-        self, network: Timed, ends: tuple[Tensor, Tensor], place: Tensor, given: StepInputs, seeds: Tensor
+        self, network: Timed, ends: tuple[Tensor, Tensor], place: Tensor, given: StepInputs, drawn: Tensor
     ) -> Made:
         """The state at steps between the ends of windows, and the diagnostics of the steps that end there.
 
@@ -39,19 +42,43 @@ class WindowStep(Step):
 
         Args:
           ends: states `(batch, channel, *space)`. place: steps from the start, `(batch,)` from 1 on and below the horizon.
-          given: of the steps that end there. seeds: of what the network leaves out, `(batch,)`.
+          given: of the steps that end there.
+          drawn: seeds of what the network leaves out, `(batch,)`, or the noise that it is given, `(batch, channel, *space)`.
         """
         first, last = ends
         second = kept_within(self.state_scale(self.as_shown(last)), self.exists)
         x = torch.cat([self.inputs(first, given.forcing, given.clock), second], 1)
         time = place / self.horizon
-        with leaving_out(network, seeds):
-            predicted = network(x, self._scalars(given), time)
+        if isinstance(self.noise, Seeds):
+            with leaving_out(network, drawn):
+                predicted = network(x, self._scalars(given), time)
+        else:
+            predicted = network(x, self._scalars(given), time, drawn)
         change, diagnosed = predicted.split([self.layout.prognostic.count, self.layout.diagnostic.count], 1)
         share = time.to(first.dtype).view(-1, *[1] * (first.dim() - 1))
         state = first + (share * (last - first) + self.change_std * change)
         diagnostic = kept_within(self.diagnostic_scale.inverse(diagnosed), self.diagnostic_exists)
         return kept_within(state, self.exists), diagnostic
+
+    def _drawn(self, noise: Tensor, number: int) -> Tensor:
+        """What interpolation 1 or 2 of a step takes of its noise.
+
+        That is a column of seeds, or of two sets of fields the second, and for the first interpolation a mixture of both
+        whose correlation with the second is `pairing`.
+        """
+        if isinstance(self.noise, Seeds):
+            return noise[:, number]
+        other, own = (
+            noise[:, :-1].unflatten(1, (-1, 2, self.noise.channels // 2)).transpose(1, 2).flatten(2, 3).unbind(1)
+        )
+        return own if number == 2 else self.pairing * own + (1 - self.pairing**2) ** 0.5 * other
+
+    def _place(self, noise: Tensor, places: int) -> Tensor:
+        """One of so many places for every row, `(batch,)`, from 0 on, all as likely."""
+        if isinstance(self.noise, Seeds):
+            return noise[:, 0] % places
+        share = torch.special.ndtr(noise[:, -1].flatten(1)[:, 0])  # the last channel is one normal number everywhere
+        return (share * places).long().clamp(max=places - 1)
 
     def _scalars(self, given: StepInputs) -> Tensor | None:
         return self.scalars and self.scalars(self.forcing_scale(given.forcing), given.clock)
@@ -63,16 +90,21 @@ class WindowStep(Step):
 class Interpolator(WindowStep):
     """Learns the states inside windows; it makes no forecasts."""
 
-    def learned(self, batch: Batch) -> tuple[Made, Made]:
-        """What the network makes of the windows of a batch, at one step of each, and the truth."""
-        return self.between(batch, 1 + batch.noise[:, 0, 0] % (self.horizon - 1))
+    def learned(self, batch: Batch, members: int = 1) -> tuple[Made, Made]:
+        """What the network makes of the windows of a batch, at one step of each, and the truth.
+
+        `members`: rows of every sample, one after the other, which share the step.
+        """
+        place = 1 + self._place(batch.noise[:, 0], self.horizon - 1)
+        return self.between(batch, place[::members].repeat_interleave(members))
 
     def between(self, batch: Batch, place: Tensor | int) -> tuple[Made, Made]:
         """What it makes of the windows of a batch at steps `place`, `(batch,)` or one number, and the truth."""
         rows = torch.arange(len(batch.state), device=batch.state.device)
         place = torch.full_like(rows, place) if isinstance(place, int) else place
         ends = batch.state[:, 0], batch.state[:, self.horizon]
-        made = self.interpolated(self.network, ends, place, _given(batch, rows, place - 1), batch.noise[:, 0, 1])
+        drawn = self._drawn(batch.noise[:, 0], 2)
+        made = self.interpolated(self.network, ends, place, _given(batch, rows, place - 1), drawn)
         return made, (batch.state[rows, place], batch.diagnostic[rows, place - 1])
 
     def forward(self, *given, **more) -> StepResult:
@@ -116,17 +148,17 @@ class DYffusionStep(WindowStep):
         end = self._bounded(self.prediction.following(known, change))
         return end, kept_within(self.diagnostic_scale.inverse(diagnosed), self.diagnostic_exists)
 
-    def learned(self, batch: Batch) -> tuple[Made, Made]:
+    def learned(self, batch: Batch, members: int = 1) -> tuple[Made, Made]:
         """What the forecaster makes of the end of the windows of a batch, from one step of each, and the truth.
 
         The state at a step other than the first is what the interpolator makes of both ends.
         """
         drawn, rows = batch.noise[:, 0], torch.arange(len(batch.state), device=batch.state.device)
-        place = drawn[:, 0] % self.horizon
+        place = self._place(drawn, self.horizon)
         ends, inside = (batch.state[:, 0], batch.state[:, self.horizon]), place.clamp(min=1)
         with torch.no_grad():
             before = _given(batch, rows, inside - 1)
-            between = self.interpolated(self.network.interpolator, ends, inside, before, drawn[:, 1])[0]
+            between = self.interpolated(self.network.interpolator, ends, inside, before, self._drawn(drawn, 2))[0]
             begins = (place == 0).view(-1, *[1] * (between.dim() - 1))
             state = torch.where(begins, ends[0], self._bounded(between))
         return self.forecast(state, place, _given(batch, rows, place)), (ends[1], batch.diagnostic[:, self.horizon - 1])
@@ -142,7 +174,8 @@ class DYffusionStep(WindowStep):
         reference: Tensor | None = None,
         boundary: Tensor | None = None,
     ) -> StepResult:
-        """The step at `place`, from `state`; arguments as those of a `Step`, `noise` being seeds `(batch, number)`.
+        """The step at `place`, from `state`; arguments as those of a `Step`, `noise` being seeds `(batch, number)` where the
+        interpolator leaves out.
 
         Raises `ValueError` within a window without what the steps before have left in the `anchor`.
         """
@@ -157,9 +190,11 @@ class DYffusionStep(WindowStep):
         ends, following, here = (start, end), end, state
         if self.place:
             before = StepInputs(carry.kept["forcing"], carry.kept["clock"])
-            here, _ = self.interpolated(self.network.interpolator, ends, place, before, noise[:, 1])
+            here, _ = self.interpolated(self.network.interpolator, ends, place, before, self._drawn(noise, 1))
         if self.place + 1 < self.horizon:
-            following, diagnostic = self.interpolated(self.network.interpolator, ends, place + 1, given, noise[:, 2])
+            following, diagnostic = self.interpolated(
+                self.network.interpolator, ends, place + 1, given, self._drawn(noise, 2)
+            )
         made = self._bounded(state + (following - here)), diagnostic
         closing = (None, None) if self.scheme is None else self._closing(length, None)
         result = self._ended(state, made, forcing, carry.anchor, boundary, closing)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from emulator.generative.objectives import Objective, objective
 from emulator.networks import registry
 from emulator.networks.conditions import NOISE_TIME, NoiseOptions, check_condition, check_noise, noise_time
+from emulator.networks.signature import Signature
 from emulator.planet.grid import Grid
 
 REGRESSION = {"kind": "regression"}  # no objective: the network predicts one value, by any loss
@@ -21,12 +22,12 @@ REGRESSION = {"kind": "regression"}  # no objective: the network predicts one va
 def with_time(
     config: Mapping[str, Any],
     told: str = "the time between noise and sample",
-    instead: str = "train.objective, which brings its own",
+    instead: str | None = "train.objective, which brings its own",
 ) -> dict[str, Any]:
     """A network's configuration with a time between 0 and 1 among its conditions, by default that between noise and sample.
 
-    `told`: what it is, and `instead`: with what a network has no noise of its own; for messages. Raises `NetworkError` for a
-    kind that takes no conditions or treats channels by what they are, and for noise of its own.
+    `told`: what it is, and `instead`: with what a network has no noise of its own, None where it may; for messages. Raises
+    `NetworkError` for a kind that takes no conditions or none but the inputs of a step, and for noise of its own.
     """
     options = registry.options(config)
     able = [name for name, kind in registry.NETWORKS.all().items() if _takes_time(kind)]
@@ -35,28 +36,33 @@ def with_time(
             f"Expected a network that can be told {told}, one of {', '.join(able)}, got "
             f"{config['kind']!r}, which cannot"
         )
-    if getattr(options, "noise", None) is not None:
+    if instead and getattr(options, "noise", None) is not None:
         raise registry.NetworkError(f"Expected no network.noise with {instead}, got both")
     return {**config, "condition": [*options.condition, NOISE_TIME]}
 
 
 def _takes_time(kind: registry.Kind) -> bool:
     fields = {field.name for field in dataclasses.fields(kind.options)}
-    return "condition" in fields and not kind.signature
+    return "condition" in fields and (kind.more_inputs or not kind.signature)
 
 
 def noise_of(made: Objective, outputs: int) -> NoiseOptions:
-    """The noise of a step with so many outputs: what its sampler takes, and one field more; white.
+    """The noise of a step with so many outputs: what its sampler takes, and one field more.
 
     A training takes the first fields alone (`Generative.taught_with`).
     """
-    return NoiseOptions((0.0,), made.draws() * outputs + 1)
+    return NoiseOptions((made.length_scale,), made.draws() * outputs + 1)
 
 
-def build(network: Mapping[str, Any], chosen: Mapping[str, Any], inputs: int, outputs: int, grid: Grid) -> "Generative":
-    """A network of any kind that `with_time` takes, under an objective, freshly initialised. Raises as `registry.build`."""
-    names = tuple(registry.options(network).condition)
-    told = registry.build(with_time(network), inputs + outputs, outputs, grid)
+def build(network: Mapping[str, Any], chosen: Mapping[str, Any], signature: Signature, grid: Grid) -> "Generative":
+    """A network of any kind that `with_time` takes, under an objective, freshly initialised. Raises as `registry.build`.
+
+    `signature`: of a step; the network sees its outputs as well, with noise.
+    """
+    names, outputs = tuple(registry.options(network).condition), len(signature.outputs)
+    noisy = [dataclasses.replace(channel, role="noisy") for channel in signature.outputs]
+    seen = dataclasses.replace(signature, inputs=(*signature.inputs, *noisy))
+    told = registry.build(with_time(network), len(seen.inputs), outputs, grid, signature=seen)
     return Generative(told, outputs, objective(dict(chosen)), names)
 
 

@@ -26,7 +26,7 @@ class NetworkError(ValueError):
 class Kind(NamedTuple):
     """A registered network: its options, the function that makes it, its regions, and what else that function takes.
 
-    `boundary`: whether it encodes cells of a boundary itself.
+    `boundary`: whether it encodes cells of a boundary itself. `more_inputs`: whether it takes inputs that a step has not.
     """
 
     options: type[Options]
@@ -35,6 +35,7 @@ class Kind(NamedTuple):
     bands: bool
     signature: bool
     boundary: bool = False
+    more_inputs: bool = False
 
 
 NETWORKS: Registry[Kind] = Registry("network of a kind", __package__, error=NetworkError)
@@ -47,6 +48,7 @@ def network(
     bands: bool = False,
     signature: bool = False,
     boundary: bool = False,
+    more_inputs: bool = False,
 ) -> Callable:
     """Registers a function `(options, inputs, outputs, grid)` as what makes the networks of a kind.
 
@@ -56,9 +58,11 @@ def network(
     `emulator.networks.signature.Signature`, as an argument `signature`. `boundary`: whether the network encodes the cells of
     a limited area's boundary itself: the function then takes arguments `boundary`, their grid, and `boundary_channels`, and
     the network is called with a tensor `boundary`, `(batch, boundary_channels, *boundary.shape)`, normalised; without a
-    boundary they are None, 0 and not given. Other networks on maps are given a map around the domain.
+    boundary they are None, 0 and not given. Other networks on maps are given a map around the domain. `more_inputs`: whether
+    a network that is told by a signature what its channels are takes others beside those of a step, such as a second state.
     """
-    return lambda builder: NETWORKS.register(kind, Kind(options, builder, regions, bands, signature, boundary)).build
+    how = regions, bands, signature, boundary, more_inputs
+    return lambda builder: NETWORKS.register(kind, Kind(options, builder, *how)).build
 
 
 def kinds() -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-Role = Literal["state", "forcing", "clock", "static", "mask", "place", "length", "diagnostic"]
+Role = Literal["state", "forcing", "clock", "static", "mask", "place", "length", "diagnostic", "noisy"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Channel:
       name: of the variable, or of the feature. role: what it is for.
       level: its position among the levels of its variable, from the top; None for a field without levels.
       at: where that level lies: hPa in an atmosphere whose surface is at 1000 hPa, else metres; None where nobody knows.
-      time: of an input, in steps from the newest state: 0, -1, ...
+      time: of an input, in steps from the newest state: 0, -1, ...; 1 of a state at the end of a window of steps.
     """
 
     name: str
@@ -37,7 +37,8 @@ class Signature:
     Attributes:
       inputs, outputs: the channels. Inputs are the states, the oldest first, then forcing, clock, fields of the place, the
         logarithm of the step's length where the network makes steps of several, and where it is told what a state lacks a
-        mask for each variable of it. Outputs: the state, then diagnostics.
+        mask for each variable of it; last what an objective adds: a second state, or noisy outputs. Outputs: the state, then
+        diagnostics.
       hours: length of a step of the store; 0 where nobody knows.
     """
 

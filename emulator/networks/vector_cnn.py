@@ -90,7 +90,7 @@ class VectorCNNOptions(Options):
             raise ValueError(f"Expected an mlp_ratio that leaves a channel of {self.width}, got {self.mlp_ratio}")
 
 
-@network("vector_cnn", VectorCNNOptions, regions=(), bands=True, signature=True)
+@network("vector_cnn", VectorCNNOptions, regions=(), bands=True, signature=True, more_inputs=True)
 def build(
     options: VectorCNNOptions, inputs: int, outputs: int, grid: Grid, space: Space, signature: Signature
 ) -> "VectorCNN":

@@ -21,7 +21,7 @@ def with_interpolator(options: TrainOptions) -> TrainOptions:
     """A training with what its objective has to know of the interpolator, where it needs one; any other as it is.
 
     Raises `CheckpointError` for what is no whole checkpoint, and `ValueError` for one of anything else and for a horizon,
-    a network or a hash that are given and are not the interpolator's.
+    a network or a hash that are given and are not the interpolator's, and for a pairing of noise that it has not.
     """
     if options.objective["kind"] != DYFFUSION:
         return options
@@ -41,7 +41,12 @@ def with_interpolator(options: TrainOptions) -> TrainOptions:
                 f"Expected train.objective.{name} as the interpolator in {path} has it, {known[name]}, got {value}; it need "
                 "not be given"
             )
-    return dataclasses.replace(options, objective={"kind": DYFFUSION, "interpolator": str(path)} | known)
+    if asked.pairing and not known["network"].get("noise"):
+        raise ValueError(
+            f"Expected an interpolator with network.noise for train.objective.pairing {asked.pairing:g}, got {path} without"
+        )
+    more = {"pairing": asked.pairing} if asked.pairing else {}  # as checkpoints were before there was a pairing
+    return dataclasses.replace(options, objective={"kind": DYFFUSION, "interpolator": str(path)} | known | more)
 
 
 def check_interpolator(options: TrainOptions, layout: Layout, grid: Grid, seconds: float) -> None:

@@ -68,7 +68,9 @@ def _of_process(options, layout, grid, error, space) -> int:
     for parameter in filter(lambda parameter: parameter.requires_grad, step.parameters()):
         parameter.grad = torch.zeros_like(parameter)  # there already: of the weights, whatever the batch
     window = Window(step, StepLoss(error))
-    return most_held(lambda: window(batch, WindowOptions(precision=options.precision))[0].backward()) // rows
+    return (
+        most_held(lambda: window(batch, WindowOptions(precision=options.precision, members=rows))[0].backward()) // rows
+    )
 
 
 def _noise(step, zeros: Callable[[int, int], torch.Tensor]) -> torch.Tensor | None:

@@ -84,7 +84,7 @@ class Order:
 
     def _drawn(self, update: int, places: Sequence[int]) -> Tensor:
         """Noise of all members and steps of the samples at some places, `(row, steps, channel, *space)`."""
-        seed, steps = self.recipe.seed, range(1, self.recipe.steps(update) + 1)
+        seed, steps = self.recipe.seed, range(1, self.recipe.steps(update) // self.recipe.horizon + 1)
         rows = [(place, member) for place in places for member in range(self.recipe.members_at(update))]
         if self.recipe.phase(update).single:
             return self.noise.none(len(rows), len(steps))

@@ -76,7 +76,7 @@ class WindowOptions:
     Attributes:
       teacher_forced: for every step whether it starts from the truth in place of the network's own state; empty: none.
       gradient_steps: the state is cut from its past after so many steps; 0 never.
-      single: there is one forecast of every sample, whose error is `StepLoss.single_error`.
+      single: there is one forecast of every sample, whose error is `StepLoss.single_error`. members: forecasts of a sample.
       last_alone: the loss is that of the last step, and the steps before are run without gradients.
       precision, recompute: as in `emulator.model.rollout.Execution`.
     """
@@ -87,12 +87,13 @@ class WindowOptions:
     recompute: bool = False
     last_alone: bool = False
     single: bool = False
+    members: int = 1
 
     @classmethod
     def of(cls, recipe: Recipe, update: int) -> "WindowOptions":
         """Of an update of a training."""
         phase, how = recipe.phase(update), (recipe.precision, recipe.checkpoint_steps)
-        which = phase.loss_steps == "last", phase.single
+        which = phase.loss_steps == "last", phase.single, recipe.members_at(update)
         return cls(tuple(recipe.teacher_forced(update)), phase.gradient_steps, *how, *which)
 
 
@@ -148,7 +149,7 @@ class Window(nn.Module):
     def _as_one(self, batch: Batch, options: WindowOptions) -> tuple[Tensor, StepResult]:
         """The error of what a network makes at one place of a window whose steps belong together, and what it made."""
         with torch.autocast(batch.state.device.type, torch.bfloat16, enabled=options.precision == "bfloat16"):
-            made, truth = self.step.learned(batch)
+            made, truth = self.step.learned(batch, options.members)
         return self.loss.error(*made, *truth), StepResult(*made, {})
 
     def _of_samples(self, batch: Batch, options: WindowOptions) -> tuple[Tensor, StepResult]:

@@ -13,6 +13,7 @@ from emulator.networks import generative
 from emulator.networks.conditions import NOISE_TIME, scalar_count
 from emulator.networks.cost import Cost, activations, measure, products
 from emulator.networks.registry import build
+from emulator.networks.signature import Signature
 from emulator.networks.spectral import mix, mix_backward
 from emulator.parallel.rates import count_products, most_held
 from emulator.planet.grid import Grid
@@ -92,7 +93,7 @@ def test_of_a_network_that_samples_one_call_is_measured_and_no_whole_sampler(kin
     grid, space = Grid.gaussian(8), (8, 16)
     config = dict(kind="sfno", embed_dim=8, blocks=1, condition=["co2"])
     net, fields = (
-        generative.build(config, dict(kind=kind, steps=4), 3, 2, grid),
+        generative.build(config, dict(kind=kind, steps=4), Signature.plain(3, 2), grid),
         2 * (4 if kind == "interpolant" else 1),
     )
     calls = []

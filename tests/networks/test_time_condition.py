@@ -8,6 +8,7 @@ from torch.testing import assert_close
 from emulator.networks.conditions import NOISE_TIME, noise_time, scalar_count
 from emulator.networks.generative import build, noise_of, with_time
 from emulator.networks.registry import NetworkError, kinds
+from emulator.networks.signature import Signature
 from emulator.planet.grid import Grid
 
 GRID = Grid.gaussian(12)
@@ -23,7 +24,7 @@ def able(kind):
 
 def test_which_kinds_are_told_the_time():
     found = {kind for kind in kinds() if kind in TINY and able(kind)}
-    assert found >= {"sfno", "unet", "fuxi"} and not found & {"column", "aurora", "torch_harmonics"}
+    assert found >= {"sfno", "unet", "fuxi", "vector_cnn"} and not found & {"column", "aurora", "torch_harmonics"}
 
 
 def test_times_are_told_apart():
@@ -35,10 +36,10 @@ def test_times_are_told_apart():
     assert_close(features.square().sum(1), torch.full((65,), features.shape[1] / 2))
 
 
-@pytest.mark.parametrize("kind", ["sfno", "unet", "fuxi"])
+@pytest.mark.parametrize("kind", ["sfno", "unet", "fuxi", "vector_cnn"])
 def test_time_and_noise_change_what_is_sampled_and_one_sample_leaves_others_alone(kind):
     torch.manual_seed(0)
-    network = build(TINY[kind], {"kind": "flow_matching", "steps": 2}, 3, 2, GRID)
+    network = build(TINY[kind], {"kind": "flow_matching", "steps": 2}, Signature.plain(3, 2), GRID)
     with torch.no_grad():
         for parameter in network.parameters():  # modulations start at zero
             parameter.add_(0.05 * torch.randn_like(parameter))

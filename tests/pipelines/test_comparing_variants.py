@@ -52,3 +52,51 @@ def test_variants_of_one_training_time_are_compared_and_one_that_fails_is_told(t
     after = json.loads((tmp_path / "compared" / "table.json").read_text())
     same = {key: value for key, value in table[1].items() if "time" not in key}
     assert same == {key: after[0][key] for key in same}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(SECONDS)
+def test_two_trainings_share_a_time_and_a_checkpoint_needs_none(tmp_path):
+    experiment, compared = tiny_experiment(tmp_path), tmp_path / "compared"
+    text = yaml.safe_load(experiment.read_text())
+    text["rollout"] |= {"uncorrected_inits": 0, "long_run_days": 0, "ensemble": {"members": 3, "kind": "noise"}}
+    experiment.write_text(yaml.safe_dump(text))
+    phases = [{"updates": 12, "batch_size": 2}]
+    network = {"kind": "unet", "width": 4, "depth": 1}
+    inside = {"objective": {"kind": "dyffusion_interpolator", "horizon": 2}, "network": network | {"dropout": 0.2}}
+    taken = str(compared / "in-two" / "first" / "train" / "checkpoint")
+    ahead = {"objective": {"kind": "dyffusion", "interpolator": taken}, "network": network}
+    both = {"loss": {"kind": "l1"}, "phases": phases}
+    variants = {
+        "in two": {
+            "first": {"share": 0.25, "train": inside | both},
+            "train": ahead | both,
+            "rollout": {"ensemble": {"kind": "none"}},
+        },
+        "as it is": {"minutes": None, "train": {"phases": phases}},
+        "trained": {"trained": str(compared / "as-it-is" / "train" / "checkpoint")},
+    }
+    plan = {"experiment": "experiment.yaml", "directory": str(compared), "variants": variants}
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
+    how = "--minutes", "0.04", "--clock", "cpu", "--results", str(tmp_path / "results"), "train.threads=1"
+    command = [sys.executable, str(ROOT / "scripts" / "compare.py"), str(tmp_path / "plan.yaml"), *how]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = {row["variant"]: row for row in json.loads((tmp_path / "results" / "table.json").read_text())}
+    for folder, seconds in (("in-two/first", 0.6), ("in-two", 1.8)):
+        kept = json.loads((compared / folder / "phases.json").read_text())
+        assert abs(kept["updates"][0] * kept["seconds"][0] - seconds) < kept["seconds"][0]
+    numbers = [
+        json.loads((compared / at / "phases.json").read_text())["updates"][0] for at in ("in-two/first", "in-two")
+    ]
+    assert rows["in two"]["updates"] == numbers and len(rows["in two"]["updates a second"]) == 2
+    assert rows["as it is"]["updates"] == 12 and not (compared / "as-it-is" / "phases.json").exists()
+    assert rows["trained"]["updates"] is None and rows["trained"]["parameters"] == rows["as it is"]["parameters"]
+    for name in variants:
+        assert rows[name]["memory of a member-step [MiB]"] > 0
+        assert rows[name]["processor time of a member-step [ms]"] > 0
+        scores = [key for key in rows[name] if key.startswith(("CRPS of", "spread over error of"))]
+        assert scores and all(value > 0 for key in scores for value in rows[name][key])
+    same = [key for key in rows["trained"] if key.startswith("CRPS of")]
+    assert all(rows["trained"][key] == rows["as it is"][key] for key in same)

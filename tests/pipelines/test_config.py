@@ -1,4 +1,6 @@
+import argparse
 import dataclasses
+import importlib
 import json
 import re
 import subprocess
@@ -40,17 +42,17 @@ def write(path, text):
 
 
 @pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda p: str(p.relative_to(CONF)))
-def test_every_shipped_file_loads(path):
+def test_every_shipped_file_loads(path, monkeypatch):
     if path.parent.name == "site":
         load_site(path)
         return
     raw = read_yaml(path)
     if "variants" in raw:
+        monkeypatch.syspath_prepend(CONF.parent / "scripts")
+        compare, source = importlib.import_module("compare"), path.parent / raw["experiment"]
+        given = load_experiment(source), source
         for changes in raw["variants"].values():
-            sections = [
-                f"{stage}.{key}={json.dumps(value)}" for stage in changes for key, value in changes[stage].items()
-            ]
-            load_experiment(path.parent / raw["experiment"], sections)
+            compare.stages_of(*given, changes, argparse.Namespace(minutes=30, overrides=[]), Path("variant"))
         return
     if "directory" in raw and any(stage in raw for stage in STAGES):
         load_experiment(path)

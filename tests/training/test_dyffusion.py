@@ -289,14 +289,13 @@ def test_a_cascade_leaves_windows_where_they_end(model):
     [
         ({"phases": [{"updates": 1, "rollout_steps": 2}]}, "phases of one step"),
         ({"validation": {"period": {"start": "2001-01-04"}, "steps": 2}}, "at least the horizon 3"),
-        (
-            {"loss": {"kind": "crps", "members": 2}, "network": NETWORK | {"noise": {"channels": 1}}},
-            "single forecasts",
-        ),
         ({"predict": "state"}, "predict change"),
         ({"network": {"kind": "column"}}, "can be told where in a window it is, one of .*got 'column'"),
-        ({"network": NETWORK | {"noise": {"channels": 1}}}, "no network.noise with windows of steps .* leaves out"),
-        ({"network": {"kind": "sfno", "embed_dim": 8}}, "dropout or drop_path"),
+        (
+            {"network": NETWORK | {"noise": {"channels": 1}}},
+            "either noise, or dropout or drop_path.* got 'sfno' with both",
+        ),
+        ({"network": {"kind": "sfno", "embed_dim": 8}}, "dropout or drop_path.* with neither"),
         ({"network": NETWORK | {"checkpointing": True}}, "no network.checkpointing"),
         ({"objective": {"kind": "dyffusion_interpolator", "horizon": 1}}, "horizon of at least 2"),
         ({"objective": INSIDE | {"horizon": 40}}, "windows of 40 steps"),
@@ -332,6 +331,8 @@ def test_another_interpolator_than_a_training_needs_is_refused(stored, tmp_path)
     ):
         with pytest.raises(ValueError, match=f"train.objective.{name} as the interpolator in .* has it, .*{known}"):
             with_interpolator(options(stored, tmp_path, forecasting(stored, **{name: other})))
+    with pytest.raises(ValueError, match="with network.noise for train.objective.pairing 0.5, got .* without"):
+        with_interpolator(options(stored, tmp_path, forecasting(stored, pairing=0.5)))
     known = {"horizon": HORIZON, "network": NETWORK, "sha256": inside["sha256"]}
     found = with_interpolator(options(stored, tmp_path, forecasting(stored, **known)))
     assert with_interpolator(found) == found == with_interpolator(options(stored, tmp_path, forecasting(stored)))

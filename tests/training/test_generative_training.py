@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from small_planet import small_planet
@@ -11,13 +12,14 @@ from small_training import NOISY, RECIPE, VALUES, same_state, trainer
 from torch.testing import assert_close
 
 from emulator.files.interruption import Interrupted
-from emulator.model.assemble import network_of
+from emulator.model.assemble import conditions, network_of
 from emulator.model.generative import target
 from emulator.model.noise import forecast_key, update_key
 from emulator.model.rollout import rollout
 from emulator.networks import cost
 from emulator.networks.generative import with_time
 from emulator.networks.registry import NetworkError
+from emulator.planet.constants import ERA5
 from emulator.training.options import TrainOptions
 from emulator.training.options.phases import Phase
 from emulator.training.run import Training
@@ -54,6 +56,20 @@ def test_the_target_is_what_leads_to_the_truth(planet, tmp_path):
     scale = step.change_std
     assert_close(state / scale.clamp(min=1e-12), batch.truth(0)[0] / scale.clamp(min=1e-12), rtol=0, atol=2e-3)
     assert_close(diagnostic, batch.truth(0)[1], rtol=1e-4, atol=1e-6)
+
+
+def test_noise_of_a_length_is_correlated_as_a_heat_kernel(planet, tmp_path):
+    made, length = generative(planet, tmp_path), 3000.0
+    chosen = {"kind": "edm", "length_scale": length}
+    network = {"kind": "sfno", "embed_dim": 8, "blocks": 1, "objective": chosen}
+    noise, _ = conditions(network, made.samples.layout, made.samples.grid)
+    fields = torch.cat([noise.draw((0, n + 1, 5)) for n in range(60)]).double()
+    assert_close(fields.square().mean(), fields.new_tensor(1.0), rtol=0, atol=0.05)
+    row = made.samples.grid.shape[0] // 2
+    latitude, longitude = (angle[row, :2] for angle in np.radians(made.samples.grid.mesh()))
+    distance = ERA5.earth_radius / 1e3 * np.cos(latitude[0]) * (longitude[1] - longitude[0])
+    found = (fields[:, row] * fields[:, row].roll(1, -1)).mean()
+    assert_close(found, fields.new_tensor(np.exp(-0.5 * (distance / length) ** 2)), rtol=0, atol=0.07)
 
 
 def test_a_stopped_training_ends_with_the_same_bits(planet, trained, tmp_path):

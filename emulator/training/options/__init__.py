@@ -197,10 +197,12 @@ class TrainOptions(Options):
 
     def _check_windows(self) -> None:
         kind = self.objective["kind"]
-        if self.members > 1:
+        if kind != INTERPOLATOR and self.members > 1:
             raise ValueError(
                 f"Expected a loss of single forecasts, such as l1, with objective {kind}, got {self.loss.kind}"
             )
+        if any(phase.single for phase in self.phases):
+            raise ValueError(f"Expected no phases of single forecasts (phases.single) with objective {kind}, got some")
         needed = horizon_of(self.objective) if kind == INTERPOLATOR and self.validation else 1
         if self.validation and self.validation.steps < needed:
             raise ValueError(
