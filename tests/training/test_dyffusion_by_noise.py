@@ -18,7 +18,7 @@ from emulator.forecasting.run import Models
 from emulator.forecasting.schedule import Schedule
 from emulator.model import checkpoint
 from emulator.model.assemble import make_network, network_of
-from emulator.model.bounds import without_bounds
+from emulator.model.bounds import released
 from emulator.model.rollout import rollout
 from emulator.store.analysis import open_analysis
 from emulator.training.run import Training
@@ -81,7 +81,7 @@ def test_the_noise_of_both_interpolations_of_a_step_is_paired(stored, model, pai
 
 
 def test_with_a_known_end_a_step_adds_what_two_interpolations_differ_by(stored, model):
-    step = without_bounds(model)
+    step = released(model, "none")
     step.scheme = None
     batch = samples_of(stored, step).batch([0], HORIZON)
     end, noise = batch.state[:, HORIZON].expand(2, *batch.state.shape[2:]), noise_of(step, 2, range(1, HORIZON + 1))
