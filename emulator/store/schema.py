@@ -33,7 +33,9 @@ OWN = frozenset((  # names that files of ours give to something else than a fiel
     "half_level_a", "half_level_b", "missing", "interpolated", "valid_time", "prediction_timedelta", "number", "statistic",
     "hour", "dayofyear",
 )) - {"x", "y"}  # fmt: skip
-RECORDS = ("correction_rms_", "correction_share_", "residual_before_", "residual_after_", "saturation_")  # of forecasts
+RECORDS = (  # of forecasts
+    "correction_rms_", "correction_share_", "residual_before_", "residual_after_", "saturation_", "outflow_",
+)  # fmt: skip
 
 
 def open_zarr(path, chunks=None) -> xr.Dataset:
