@@ -112,10 +112,7 @@ class DrivingOptions(Options):
         0.0, "of stored forecasts: how long before the forecasts that they drive they start", minimum=0
     )
     outflow: Path | None = option(
-        None,
-        "what leaves the domain by its sides as these driving data have it, where conservation was trained with it; of the "
-        "analysis that it was trained with None will do",
-        new=True,
+        None, "what leaves the domain by its sides as these driving data have it, where budgets are closed", new=True
     )
     nudging: NudgingOptions | None = option(
         None, "large scales inside the domain are drawn to the driving data too", new=True

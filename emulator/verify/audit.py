@@ -101,11 +101,11 @@ def audit_forecast(ledger: Ledger, dataset: xr.Dataset, step_seconds: float) -> 
     domain by its sides, `closed_<budget>` is the residual with that.
     """
     lead = dataset["lead_time"].values
-    _check_step(ledger, lead, step_seconds)
+    stepwise = _check_step(ledger, lead, step_seconds)
     seconds = _seconds(dataset["init_time"].values, lead)
     read = [ledger.read({"init_time": i}, "lead_time") for i in range(len(seconds))]
     read = [with_slab(dataset, i, *found) for i, found in enumerate(read)]
-    left = {name: series.values for name, series in outflow_of(dataset).items()}
+    left = {name: series.values for name, series in outflow_of(dataset).items()} if stepwise else {}
     rows = [
         _steps(*found, own, {n: x[i] for n, x in left.items()})
         for i, (found, own) in enumerate(zip(read, seconds, strict=True))
@@ -140,11 +140,12 @@ def audit_truth(
     needed = np.unique(where[where >= 0])
     if not len(needed):
         return xr.Dataset()
-    _check_step(ledger, lead_time, step_seconds)
+    stepwise = _check_step(ledger, lead_time, step_seconds)
     seconds = _seconds(np.asarray(init_time), lead_time)
     total, source = ledger.read({"time": needed}, "time")
     place = np.searchsorted(needed, np.maximum(where, 0))
-    left = {n: x.reindex(init_time=init_time, lead_time=lead_time).values for n, x in outflow.items()}
+    given = outflow if stepwise else {}
+    left = {n: x.reindex(init_time=init_time, lead_time=lead_time).values for n, x in given.items()}
     rows = []
     for number, (row, there, own) in enumerate(zip(place, where >= 0, seconds, strict=True)):
         along = [
@@ -268,13 +269,14 @@ def _seconds(init_time: np.ndarray, lead_time: np.ndarray) -> np.ndarray:
     return np.stack([seconds_between(row) for row in valid_times(init_time, lead_time)])
 
 
-def _check_step(ledger: Ledger, lead_time: np.ndarray, step_seconds: float) -> None:
-    """What needs fluxes is skipped where leads are not one step of the fluxes apart."""
+def _check_step(ledger: Ledger, lead_time: np.ndarray, step_seconds: float) -> bool:
+    """Whether leads are one step of the fluxes apart; where they are not, what needs fluxes is skipped."""
     seconds = np.diff(lead_seconds(lead_time))
-    if not np.allclose(seconds, step_seconds):
+    if not (stepwise := np.allclose(seconds, step_seconds)):
         reason = f"leads are {seconds.max() / 3600:g} h apart, fluxes are means over {step_seconds / 3600:g} h"
         for name in (name for name, quantity in ledger.declared.items() if quantity.fluxes):
             ledger.skipped.setdefault(name, reason)
+    return stepwise
 
 
 def _by_lead(rows):

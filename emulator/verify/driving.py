@@ -41,6 +41,7 @@ def on_domain(dataset: xr.Dataset, domain: Grid, static: bool = False) -> xr.Dat
         if not set(grid.dims) <= set(field.dims) or not (set(axes) <= set(field.dims) or static):
             continue
         first = [axis for axis in axes[:1] if axis in field.dims]
+        field = field.load() if first == ["time"] else field  # at once, which is faster; the caller says how many times
         front = [d for d in field.dims if d not in (*first, *grid.dims)]
         made = np.empty((*(field.sizes[d] for d in (*first, *front)), *domain.shape), np.float32)
         for row, out in enumerate(made if first else [made]):

@@ -25,7 +25,7 @@ from emulator.verify.driving import on_domain
 from emulator.verify.options import OutflowOptions
 
 USUAL = OutflowOptions()
-TIMES = 64  # of an analysis, read and interpolated at once
+BLOCK_BYTES = 2**26  # of one field of an analysis that is read and interpolated at once
 
 
 def write_outflow(
@@ -79,7 +79,9 @@ def outflow(
     _check_means(driving, [n for q in chosen.values() for n in (*q.fluxes, *q.optional_fluxes) if n in used], name)
     driving = driving[used].assign({n: field for n, field in beside.items() if n in wanted})
     forecasts = "lead_time" in driving.dims
-    axis, size = ("init_time", 1) if forecasts else ("time", TIMES)
+    levels = driving.sizes.get("level", 1)
+    many = max(1, BLOCK_BYTES // (4 * levels * int(np.prod(grid_of(driving).shape))))
+    axis, size = ("init_time", 1) if forecasts else ("time", many)
     parts, total = [], driving.sizes[axis]
     for first in range(0, total, size):
         piece = on_domain(driving.isel({axis: slice(first, first + size)}), grid, static=True)

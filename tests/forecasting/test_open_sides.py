@@ -181,7 +181,9 @@ def test_a_corrected_forecast_closes_with_what_leaves_and_an_uncorrected_one_doe
         assert float(open_.sel(budget=name).max()) > 1e-6
         np.testing.assert_allclose(
             made[f"outflow_{name}"].isel(init_time=0, lead_time=slice(1, None)),
-            xr.open_dataset(trained / "outflow.nc")[f"outflow_{name}"].sel(time=slice("2001-01-03T06", "2001-01-05T00")),
+            xr.open_dataset(trained / "outflow.nc")[f"outflow_{name}"].sel(
+                time=slice("2001-01-03T06", "2001-01-05T00")
+            ),
             rtol=1e-6,
         )
 
