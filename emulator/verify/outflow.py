@@ -163,7 +163,8 @@ def _dataset(series: dict, axes: dict, options: OutflowOptions, form: EnergyForm
         data[stored.PREFIX + name] = (dims, values, attributes)
     last = dims[-1]
     data[f"{last}_bounds"] = ((last, "bounds"), axes[f"{last}_bounds"])
-    coordinates = {name: (name, axes[name], {"bounds": f"{last}_bounds"} if name == last else {}) for name in dims}
+    # of leads without CF's attribute: xarray would leave out the bounds' units, which it then does not find again
+    coordinates = {name: (name, axes[name], {"bounds": "time_bounds"} if name == "time" else {}) for name in dims}
     grid = grid_of(domain)
     attributes = {
         "title": "what leaves a domain by its sides",
