@@ -62,7 +62,7 @@ class Boundary:
     def check_outflow(self, inits: Sequence, begins: Sequence, ends: Sequence) -> None:
         """Raises `ValueError` for steps whose outflow is not there, where it is asked for."""
         for step in zip(inits, begins, ends, strict=True) if self.outflow is not None else ():
-            self.outflow.check(*step)
+            self.outflow.at(*step)
 
     def left(self, inits: Sequence, begins: Sequence, ends: Sequence) -> Tensor | None:
         """What leaves the domain by its sides over steps, outward positive: `(step, budget)` float64; None for none."""

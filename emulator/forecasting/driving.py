@@ -134,7 +134,7 @@ def _trained_with(model: Stepper) -> DrivingOptions:
 def _outflow(options: DrivingOptions, model: Stepper, domain: Grid, told: dict) -> Outflow | None:
     """What leaves the domain by its sides, where the model's budgets are closed with it.
 
-    Raises `ValueError` where it is not given, or given to a model that takes none, and with nudging, which opens budgets.
+    Raises `ValueError` where it is not given, or given to a model that takes none.
     """
     names = model.layout.border.outflow
     if not names:
@@ -148,11 +148,9 @@ def _outflow(options: DrivingOptions, model: Stepper, domain: Grid, told: dict) 
             f"Expected rollout.boundary.outflow, what leaves this limited area by its sides ({', '.join(names)}) as these "
             "driving data have it, got none; emulator outflow makes it of stored ones"
         )
-    scheme = getattr(model, "scheme", None)
-    if options.nudging and scheme is not None:
-        raise ValueError("Expected no nudging with conservation, whose closed budgets it would open again, got both")
-    outflow = Outflow(options.outflow, names, domain, meaning_of(scheme), options.delay_hours * 3600)
-    told["outflow"] = outflow.fingerprint
+    meaning = meaning_of(getattr(model, "scheme", None))
+    outflow = Outflow(options.outflow, names, domain, meaning, options.delay_hours * 3600)
+    told |= {"outflow": outflow.fingerprint, "outflow_of": "forecast" if outflow.of_forecasts else "analysis"}
     return outflow
 
 

@@ -27,7 +27,7 @@ EXACT = 1e-3  # seconds
 def cells_of(domain: Grid) -> str:
     """What tells the cells of a domain from others."""
     angles = (np.broadcast_to(angle, domain.shape) for angle in domain.mesh())
-    return fingerprint(domain.describe(), *(repr(np.round(angle.ravel(), 4).tolist()) for angle in angles))
+    return fingerprint("cells", *(repr((np.round(angle.ravel(), 4) + 0.0).tolist()) for angle in angles))  # no -0.0
 
 
 def attributes_of(name: str) -> dict[str, str]:
@@ -66,19 +66,19 @@ class Outflow:
         self.names, self.delay = tuple(names), delay
         self._check(domain, meaning)
         self.of_forecasts = "lead_time" in dataset.dims
-        self._values = np.stack([dataset[PREFIX + name].values.astype(np.float64) for name in self.names], -1)
+        dims = ("init_time", "lead_time") if self.of_forecasts else ("time",)
+        series = [dataset[PREFIX + name].transpose(*dims).values for name in self.names]
+        self._values = np.stack(series, -1).astype(np.float64)
         bounds = dataset["lead_time_bounds" if self.of_forecasts else "time_bounds"].values
         self._begins, self._ends = bounds[:, 0], bounds[:, 1]
         self._runs: dict[object, tuple] = {}
 
     @property
     def fingerprint(self) -> str:
-        """What tells it from others."""
-        return str(self.dataset.attrs.get("fingerprint") or fingerprint("outflow", repr(self._values.tolist())))
-
-    def check(self, init, begin, end) -> None:
-        """Raises `ValueError` as `at` does."""
-        self.at(init, begin, end)
+        """What tells it from others: what it holds of the budgets, whatever its attributes say."""
+        inits = [self.dataset["init_time"].values] if self.of_forecasts else []
+        held = (*inits, self._begins, self._ends, self._values)
+        return fingerprint(repr(self.names), *(repr(values.tolist()) for values in held))
 
     def at(self, init, begin, end) -> np.ndarray:
         """Means over a step of a forecast from an initial time, which of an analysis does not matter: `(budget,)` float64.
@@ -126,6 +126,11 @@ class Outflow:
                 at = np.flatnonzero(self.dataset["init_time"].values == started[0])
                 if not len(at):
                     inits = self.dataset["init_time"].values
+                    if init is None:
+                        raise ValueError(
+                            "Expected what leaves by the domain's sides over the times of a training, of an analysis, "
+                            f"{self.path} is of forecasts"
+                        )
                     raise ValueError(
                         f"Expected what leaves by the domain's sides in a forecast from {started[0]}, {self.path} has "
                         f"{len(inits)} from {inits[0]} to {inits[-1]}"

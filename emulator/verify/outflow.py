@@ -19,7 +19,7 @@ from emulator.planet.quantities.registry import Quantity, quantity
 from emulator.store import outflow as stored
 from emulator.store.analysis import open_analysis
 from emulator.store.either import open_either
-from emulator.store.schema import entry, fingerprint, grid_of
+from emulator.store.schema import entry, grid_of
 from emulator.verify import budgets
 from emulator.verify.driving import on_domain
 from emulator.verify.options import OutflowOptions
@@ -40,17 +40,15 @@ def write_outflow(
     """Writes what leaves a domain by its sides over every step of driving data.
 
     Args:
-      store: the driving data, an analysis or forecasts. domain: an analysis of the limited area, whose cells they are, and
-        whose fields alone count. static: analysis with the static fields of forecasts that lack them.
+      store: the driving data, an analysis or forecasts. domain: an analysis of the limited area, whose cells they are; cloud
+        water, snowfall and other fields that not all data have count where it has them. static: analysis with the static
+        fields of forecasts that lack them, on their grid.
       period: first and last time of an analysis, both included.
     Raises `ValueError` as `outflow` does.
     """
     driving, own = open_either(store), open_analysis(domain)
     driving = select_period(driving, *period) if "lead_time" not in driving.dims and any(period) else driving
     found = outflow(driving, own, options, None if static is None else open_analysis(static), report, store)
-    axes = ("init_time", "lead_time") if "lead_time" in driving.dims else ("time",)
-    told = [str(driving[axis].values[[0, -1]]) for axis in axes]
-    found.attrs["fingerprint"] = fingerprint(repr(options), str(driving.attrs.get("fingerprint", store)), *told)
     for axis in {"time", "init_time"} & set(found.dims):
         found[axis].encoding = {"units": "hours since 1900-01-01"}  # which CF wants of a time and its bounds together
     write_netcdf(found, output)
@@ -67,13 +65,18 @@ def outflow(
     """Means over steps of what leaves a domain by its sides, per unit of its area, outward positive.
 
     Raises `ValueError` for driving data that do not cover the domain, lack what a budget needs, or whose fluxes are no means
-    over their steps.
+    over their steps, and for static fields on another grid.
     """
     grid, series = grid_of(domain), {}
     form = EnergyForm(options.energy, options.heat_capacity, options.kinetic)
     chosen = {each: quantity(each) for each in options.budgets}
-    wanted = {n for q in chosen.values() for n in (*q.needed, *q.optional, *q.optional_fluxes)} & set(domain.data_vars)
+    wanted = {n for q in chosen.values() for n in (*q.optional, *q.optional_fluxes)} & set(domain.data_vars)
+    wanted |= {n for q in chosen.values() for n in q.needed}
     wanted |= {n for each in options.divergence for n in quantity(each).divergence}
+    if static is not None and not grid_of(static).same_as(grid_of(driving)):
+        raise ValueError(
+            f"Expected static fields on the grid of {name}, {grid_of(driving).describe()}, got {grid_of(static).describe()}"
+        )
     beside = {} if static is None else {n: static[n] for n in static.data_vars if n not in driving}
     used = [n for n in driving.data_vars if n in wanted or not set(grid_of(driving).dims) & set(driving[n].dims)]
     _check_means(driving, [n for q in chosen.values() for n in (*q.fluxes, *q.optional_fluxes) if n in used], name)

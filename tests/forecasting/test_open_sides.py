@@ -11,7 +11,7 @@ from small_store import write_store
 import emulator as em
 from emulator.planet.grid import Grid
 from emulator.store.analysis import open_analysis
-from emulator.store.outflow import Outflow
+from emulator.store.outflow import Outflow, cells_of
 from emulator.store.schema import grid_of
 from emulator.verify.options import OutflowOptions
 from emulator.verify.outflow import outflow
@@ -99,6 +99,22 @@ def test_what_leaves_is_the_mean_divergence_of_transport():
     with pytest.raises(ValueError, match="it lacks mean_vertical_integral_of_divergence_of_mass_flux"):
         gone = planet.drop_vars("mean_vertical_integral_of_divergence_of_mass_flux")
         outflow(gone, cut(planet), OutflowOptions(divergence=("dry_air",)))
+
+
+def test_a_file_is_told_by_what_it_holds_and_a_domain_by_its_cells():
+    planet = still()
+    area, found = cut(planet), outflow(planet, cut(planet))
+    own = Outflow(found, BUDGETS, grid_of(area)).fingerprint
+    assert Outflow(found.assign_attrs(driving="others"), BUDGETS, grid_of(area)).fingerprint == own
+    changed = found.copy(deep=True)
+    changed["outflow_water"] *= 2
+    assert Outflow(changed, BUDGETS, grid_of(area)).fingerprint != own
+    near = area.assign_coords(longitude=area["longitude"] + 1e-9, latitude=area["latitude"] - 1e-9)
+    assert (
+        cells_of(grid_of(near))
+        == cells_of(grid_of(area))
+        != cells_of(grid_of(planet.isel(latitude=slice(5, 20), longitude=COLUMNS)))
+    )
 
 
 def test_what_leaves_over_longer_steps_is_the_mean_and_parts_of_a_step_are_refused():
