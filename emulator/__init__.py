@@ -50,6 +50,7 @@ if TYPE_CHECKING:  # what editors and type checkers read
     from emulator.store.statistics import write_statistics as statistics  # noqa: F401
     from emulator.training.run import train as train
     from emulator.verify.audit import audit as budgets  # noqa: F401
+    from emulator.verify.outflow import write_outflow as outflow  # noqa: F401
     from emulator.verify.verification import score as score
 
 _WHERE = {
@@ -61,6 +62,7 @@ _WHERE = {
     "on_pressure": "emulator.store.pressure:on_pressure",  # fields on sigma or hybrid levels -> on pressure levels
     "export": "emulator.exports.export:export",  # a store -> files or stores of other tools
     "statistics": "emulator.store.statistics:write_statistics",  # an analysis store -> what training normalises with
+    "outflow": "emulator.verify.outflow:write_outflow",  # driving data and a limited area -> what leaves it by its sides
     # training and forecasts
     "train": "emulator.training.run:train",  # a store and its statistics -> a checkpoint and its step
     "load_model": "emulator.model.saved_model:load_model",  # a checkpoint -> a step

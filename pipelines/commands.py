@@ -16,6 +16,7 @@ ABOUT = {
     "simulate": "run the embedded general circulation model to make source data",
     "ingest": "convert NetCDF, GRIB or Zarr sources into one analysis store",
     "stats": "compute the statistics of the training period",
+    "outflow": "find what leaves a limited area by its sides, from driving data",
     "train": "train a network",
     "observe": "make observations of a nature run, and read real ones from tables",
     "learn": "train a network that makes analyses",

@@ -43,6 +43,7 @@ def _default_paths(raw: dict) -> dict[str, dict[str, Any]]:
         "simulate": {"directory": at / "simulation"},
         "ingest": {"output": at / "analysis.zarr"},
         "stats": {"store": at / "analysis.zarr", "output": at / "statistics.nc"},
+        "outflow": {"domain": at / "analysis.zarr", "output": at / "outflow.nc"},
         "train": {"store": at / "analysis.zarr", "statistics": at / "statistics.nc", "output": at / "train"},
         "observe": {"store": at / "analysis.zarr", "output": at / "observations.parquet"},
         "learn": {"store": at / "analysis.zarr", "checkpoint": at / "train" / "checkpoint", "output": at / "learn"},

@@ -11,6 +11,7 @@ from pipelines.simulate import files as simulated
 WRITTEN = {
     "simulate": ("directory",),
     "stats": ("output", "climatology"),
+    "outflow": ("output",),
     "train": ("output",),
     "observe": ("output",),
     "learn": ("output",),

@@ -15,6 +15,7 @@ StageName = Literal[
     "simulate",
     "ingest",
     "stats",
+    "outflow",
     "train",
     "observe",
     "learn",

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from emulator.conservation.atmosphere import State
 from emulator.conservation.budgets import Anchor, Budget
 from emulator.conservation.options import Unaccounted
 from emulator.planet.quantities.registry import quantity
@@ -41,19 +40,18 @@ class TruthResiduals:
         return (self.mean[name] ** 2 + self.deviation[name] ** 2) ** 0.5
 
 
-def truth_residuals(
-    budgets: Iterable[Budget], pairs: Iterable[tuple[State, State]], step_seconds: float
-) -> TruthResiduals:
-    """Mean and standard deviation of the residuals of `(state0, state1)` pairs of true consecutive states.
+def truth_residuals(budgets: Iterable[Budget], pairs: Iterable[tuple], step_seconds: float) -> TruthResiduals:
+    """Mean and standard deviation of the residuals of pairs `(state0, state1)` of true consecutive states.
 
-    Build the budgets without unaccounted rates, so that the means are what to add. Raises `ValueError` without a pair.
+    Of an open domain `(state0, state1, anchor)`, the anchor having no dry mass and what left by the sides. Build the
+    budgets without unaccounted rates, so that the means are what to add. Raises `ValueError` without a pair.
     """
     budgets = list(budgets)
     collected: dict[str, list[Tensor]] = {budget.name: [] for budget in budgets}
     with torch.no_grad():
-        for state0, state1 in pairs:
+        for states in pairs:
             for budget in budgets:
-                collected[budget.name].append(budget.residual(state0, state1).cpu())
+                collected[budget.name].append(budget.residual(*states).cpu())
     values = {name: torch.cat(parts) for name, parts in collected.items() if parts}
     if not values:
         raise ValueError("Expected at least one pair of consecutive true states to estimate residuals from, got none")

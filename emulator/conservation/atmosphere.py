@@ -118,6 +118,8 @@ class Atmosphere(VerticalGeometry, Cells):
       latitude: of every cell, degrees north, `(*space,)`; only latitude bands ask for it.
       processes: those that hold a state together. All fields, areas too, are then of this process's rows; means are over the
         globe, the same bits on each.
+      open_sides: whether it is that of a domain, whose cells' areas are shares of its own, and what leaves by its sides is
+        given at every step.
     """
 
     area: Tensor
@@ -128,6 +130,7 @@ class Atmosphere(VerticalGeometry, Cells):
     has_surface_pressure: bool = True
     latitude: Tensor | None = None
     processes: Space = ALONE
+    open_sides: bool = False
     _copies: dict = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self):

@@ -6,6 +6,7 @@ derivative (`gradient`). `docs/conservation.md` derives the formulas and shows h
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Protocol
 
 import torch
@@ -21,9 +22,20 @@ TINY = 1e-30
 
 @dataclasses.dataclass(frozen=True)
 class Anchor:
-    """What a rollout is held to: `dry_mass`, kg m-2, `(batch,)` float64, of the global mean at the start of the step."""
+    """What a step is held to.
 
-    dry_mass: Tensor
+    Attributes:
+      dry_mass: kg m-2, `(batch,)` float64, of the global mean at the start of the step; None: that of the state there.
+      left: of an open domain what leaves it by its sides over the step, in the budgets' units, `(batch,)` float64 by budget.
+    """
+
+    dry_mass: Tensor | None
+    left: Mapping[str, Tensor] | None = None
+
+
+def left(anchor: Anchor | None, name: str) -> Tensor | float:
+    """What a step lets out by the sides of a domain, in the budget's units; 0 of a closed one."""
+    return 0.0 if anchor is None or anchor.left is None else anchor.left[name]
 
 
 class Budget(Protocol):
@@ -37,7 +49,10 @@ class Budget(Protocol):
         """Imbalance of every column over the step, transport included, in `units`: `(batch, *space)`."""
 
     def residual(self, state0: State, state1: State, anchor: Anchor | None = None) -> Tensor:
-        """Global mean imbalance over the step, in `units`: `(batch,)` float64. Zero where the budget closes."""
+        """Mean imbalance over the step, in `units`: `(batch,)` float64. Zero where the budget closes.
+
+        Of the globe, or of a domain whose `anchor` says what left it by its sides.
+        """
 
     def scale(self, state: State) -> Tensor:
         """Global mean amount, in `units`, that a relative residual is a share of: `(batch,)` float64."""
@@ -91,11 +106,12 @@ class DryAir:
 
     def residual(self, state0: State, state1: State, anchor: Anchor | None = None) -> Tensor:
         """Dry mass at the end minus the reference, which is the anchor's or else that of `state0`, and the creep."""
-        if anchor is None:
+        expected, out = self.creep * self.atmosphere.step_seconds, left(anchor, self.name)
+        if anchor is None or anchor.dry_mass is None:
             if amounts.shared(self, state1):
-                return self.mass(state1) - self.mass(state0) - self.creep * self.atmosphere.step_seconds
-            return self.atmosphere.mean(self.columns(state0, state1))
-        return self.mass(state1) - anchor.dry_mass - self.creep * self.atmosphere.step_seconds
+                return self.mass(state1) - self.mass(state0) - expected + out
+            return self.atmosphere.mean(self.columns(state0, state1)) + out
+        return self.mass(state1) - anchor.dry_mass - expected + out
 
     def scale(self, state: State) -> Tensor:
         return self.mass(state)
@@ -140,10 +156,10 @@ class Water:
         return self.moistening - (state[fluxes.EVAPORATION] + state[fluxes.PRECIPITATION])
 
     def residual(self, state0: State, state1: State, anchor: Anchor | None = None) -> Tensor:
-        air = self.atmosphere
+        air, out = self.atmosphere, left(anchor, self.name)
         if means := amounts.shared(self, state1):
-            return means.water - self.scale(state0) - air.step_seconds * air.mean(self.gain(state1))
-        return air.mean(self.columns(state0, state1))
+            return means.water - self.scale(state0) - air.step_seconds * air.mean(self.gain(state1)) + out
+        return air.mean(self.columns(state0, state1)) + out
 
     def scale(self, state: State) -> Tensor:
         if means := amounts.shared(self, state):
@@ -229,7 +245,7 @@ class Declared:
         return change - air.step_seconds * (air.existing(gained) if isinstance(gained, Tensor) else gained)
 
     def residual(self, state0: State, state1: State, anchor: Anchor | None = None) -> Tensor:
-        return self.atmosphere.mean(self.columns(state0, state1))
+        return self.atmosphere.mean(self.columns(state0, state1)) + left(anchor, self.name)
 
     def scale(self, state: State) -> Tensor:
         air = self.atmosphere

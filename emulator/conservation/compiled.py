@@ -153,4 +153,4 @@ class Compiled:
         """As the scheme; `anchor` None takes the dry mass of `state0`."""
         fields = [state0[name] for name in self.stored.values()]
         fields += [state1[name] for name in (*self.names.values(), *self.gains)]
-        return Step(self, None if anchor is None else anchor.dry_mass).correct(fields)
+        return Step(self, anchor or Anchor(None)).correct(fields)

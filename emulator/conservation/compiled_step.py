@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from emulator.conservation import fluxes, newton
+from emulator.conservation.budgets import Anchor
 from emulator.conservation.cells import State, on_levels
 from emulator.kernels import corrections as native
 from emulator.kernels.compiled import Layout
@@ -53,19 +54,24 @@ class Step:
 
     Args:
       compiled: the scheme's `compiled.Compiled`.
-      reference: the dry mass to keep, `(batch,)`, or None for that of the step's start.
+      anchor: with the dry mass to keep, or None for that of the step's start, and what leaves an open domain.
+
+    Attributes:
+      reference, left: of the anchor, `(batch,)` and `(batch, budget)`, or None each.
     """
 
-    def __init__(self, compiled, reference: Tensor | None):
-        self.compiled, self.reference = compiled, reference
+    def __init__(self, compiled, anchor: Anchor):
+        self.compiled, self.reference = compiled, anchor.dry_mass
+        self.left = None if anchor.left is None else torch.stack(list(anchor.left.values()), 1)
         latent = (fluxes.LATENT_HEAT,) if compiled.linked else ()
         self.results = (*compiled.moved.values(), *latent)
         self.record: State = {}
 
     def correct(self, fields: list[Tensor]) -> tuple[State, State]:
         """The changed fields and the record, from the stored fields of both states and the fluxes of energy."""
-        if torch.is_grad_enabled() and any(x.requires_grad for x in (*fields, self.reference) if x is not None):
-            moved = _Corrected.apply(self, self.reference, *fields)
+        given = (*fields, self.reference, self.left)
+        if torch.is_grad_enabled() and any(x.requires_grad for x in given if x is not None):
+            moved = _Corrected.apply(self, self.reference, self.left, *fields)
         else:
             moved = self.forward(fields)
         return dict(zip(self.results, moved, strict=True)), self.record
@@ -108,6 +114,8 @@ class Step:
             else:
                 gained = first[:, Layout.GAIN] + compiled.latent * first[:, EVAPORATION] + budget.heating
                 offset[:, number] = -before[:, ENERGY] - seconds * gained
+        if self.left is not None:
+            offset += self.left.detach().numpy()
         return lambda amounts: times(amounts[:, : len(AMOUNTS)], rows) + offset
 
     def _record(self, residual, scales: np.ndarray) -> State:
@@ -131,8 +139,8 @@ class Step:
         values |= {f"saturation_{name}": value for name, value in solution.saturations.items()}
         return {name: torch.from_numpy(value) for name, value in values.items()}
 
-    def backward(self, fields, gradients, needed) -> tuple[Tensor | None, list[Tensor | None]]:
-        """Gradients of the reference and of the fields.
+    def backward(self, fields, gradients, needed) -> tuple[list[Tensor | None], list[Tensor | None]]:
+        """Gradients of the reference and of what left, and of the fields; `needed`: of all of them.
 
         The unknowns y solve `c(F(y, x), x) = 0`, F being the moved controls, so that `dy = A^-1 dc` with A minus the
         derivative of c by y. With G the gradient by the moved controls and `w = A^-T F_y^T G`, the gradient by x is
@@ -151,7 +159,8 @@ class Step:
         matrix = compiled.matrix(solution.last, solution.weights, solution.directions).swapaxes(1, 2)
         force = newton.solve(matrix, (solution.directions * self._by_totals(pulled)[:, None]).sum(2))
         by_amount = times(force, compiled.rows)
-        wanted = [kind for kind, need in zip(compiled.names, needed[1 + len(state0) :], strict=False) if need]
+        needed = needed[2:]
+        wanted = [kind for kind, need in zip(compiled.names, needed[len(state0) :], strict=False) if need]
         results = self.kernels.push(by_amount, self._by_means(pulled, by_amount), wanted)
         of = dict(zip(compiled.scheme.budgets, force.T, strict=True))
         nothing = np.zeros(len(force))
@@ -163,10 +172,11 @@ class Step:
         if heat is not None:
             number = list(compiled.gains).index(fluxes.LATENT_HEAT)
             last[number] = heat if last[number] is None else last[number] + heat
-        first = self._by_start(state0, of, needed[1 : 1 + len(state0)])
+        first = self._by_start(state0, of, needed[: len(state0)])
         share = air.processes.size  # all of them have a copy of the number, whose gradients add up
         by_reference = None if self.reference is None else torch.from_numpy(-of.get("dry_air", nothing) / share)
-        return by_reference, [*first, *(results.get(kind) for kind in compiled.names), *last]
+        by_left = None if self.left is None else torch.from_numpy(force / share)
+        return [by_reference, by_left], [*first, *(results.get(kind) for kind in compiled.names), *last]
 
     def _spread(self, values: np.ndarray) -> Tensor:
         """Gradient of a mean over the sphere by its field, `(batch,)` -> `(batch, *space)` float32."""
@@ -237,7 +247,7 @@ class Step:
 
 class _Corrected(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, step, reference, *fields):
+    def forward(ctx, step, reference, left, *fields):
         ctx.set_materialize_grads(False)
         ctx.step = step
         ctx.save_for_backward(*fields)  # which sees to it that nobody has changed them in the meantime
@@ -246,7 +256,6 @@ class _Corrected(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, *gradients):
-        reference, fields = ctx.step.backward(ctx.saved_tensors, gradients, ctx.needs_input_grad[1:])
-        needed = ctx.needs_input_grad
-        fields = (x if need else None for x, need in zip(fields, needed[2:], strict=True))
-        return None, reference if needed[1] else None, *fields
+        needed = ctx.needs_input_grad[1:]
+        numbers, fields = ctx.step.backward(ctx.saved_tensors, gradients, needed)
+        return None, *(x if need else None for x, need in zip((*numbers, *fields), needed, strict=True))

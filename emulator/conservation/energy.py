@@ -18,7 +18,7 @@ from torch import Tensor
 
 from emulator.conservation import amounts, fluxes
 from emulator.conservation.atmosphere import Atmosphere, State
-from emulator.conservation.budgets import Anchor
+from emulator.conservation.budgets import Anchor, left
 
 FORMS = ("hydrostatic", "total")
 HEAT_CAPACITIES = ("constant", "moist")
@@ -207,10 +207,10 @@ class Energy(_TopTerm):
         return fluxes.net_surface(state, self.surface, fusion)
 
     def residual(self, state0: State, state1: State, anchor: Anchor | None = None) -> Tensor:
-        air = self.atmosphere
+        air, out = self.atmosphere, left(anchor, self.name)
         if means := amounts.shared(self, state1):
-            return means.energy - self.scale(state0) - air.step_seconds * air.mean(self.gain(state1))
-        return air.mean(self.columns(state0, state1))
+            return means.energy - self.scale(state0) - air.step_seconds * air.mean(self.gain(state1)) + out
+        return air.mean(self.columns(state0, state1)) + out
 
     def scale(self, state: State) -> Tensor:
         if means := amounts.shared(self, state):

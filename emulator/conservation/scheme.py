@@ -113,11 +113,22 @@ class Scheme:
         with torch.no_grad():
             return make_anchor(self.options.anchor, self.options.dry_mass, self._dry_air.mass(state))
 
-    def advance(self, anchor: Anchor | None) -> Anchor | None:
-        """The anchor of the next step: grown by the data's own creep of dry mass, where there is one."""
-        if anchor is None or self._dry_air.creep == 0:
-            return anchor
-        return Anchor(anchor.dry_mass + self._dry_air.creep * self.atmosphere.step_seconds)
+    def advance(
+        self, anchor: Anchor | None, outflow: Tensor | None = None, seconds: Tensor | None = None
+    ) -> Anchor | None:
+        """The anchor of the next step: grown by the data's own creep of dry mass, and less what left by open sides.
+
+        `outflow`, `seconds`: those of the step that was made, as a call takes them.
+        """
+        if anchor is None:
+            return None
+        mass = anchor.dry_mass
+        if self._dry_air.creep:
+            mass = mass + self._dry_air.creep * self.atmosphere.step_seconds
+        if outflow is not None:
+            length = self.atmosphere.step_seconds if seconds is None else seconds.double()
+            mass = mass - length * outflow[:, list(self.budgets).index("dry_air")].double()
+        return Anchor(mass)
 
     def residuals(self, state0: State, state1: State, anchor: Anchor | None = None) -> dict[str, Tensor]:
         """Relative residual of every budget: `(batch,)` float64 by name."""
@@ -131,7 +142,12 @@ class Scheme:
         return Correction()
 
     def __call__(
-        self, state0: State, state1: State, anchor: Anchor | None = None, seconds: Tensor | None = None
+        self,
+        state0: State,
+        state1: State,
+        anchor: Anchor | None = None,
+        seconds: Tensor | None = None,
+        outflow: Tensor | None = None,
     ) -> tuple[State, dict[str, Tensor]]:
         """Correct a predicted step.
 
@@ -141,6 +157,8 @@ class Scheme:
           anchor: from `anchor` and `advance`; None takes the dry mass of `state0`.
           seconds: true lengths of steps of calendar months, `(batch,)`; None: all are of `atmosphere.step_seconds`. What
             the data leave unaccounted stays the mean step's.
+          outflow: of a domain with open sides what leaves it by them, the mean over the step per unit of the domain's area,
+            outward positive, kg m-2 s-1 and W m-2, `(batch, budget)` in the order of `budgets`.
 
         Returns:
           The changed fields, and the record: `residual_before_<budget>` and `residual_after_<budget>` (relative),
@@ -149,21 +167,25 @@ class Scheme:
           `variance_ratio_largest_<control>`, each `(batch,)` float64, detached.
 
         Raises:
-          ValueError: for a missing field, another number of levels, another grid, half precision, or batches that differ.
+          ValueError: for a missing field, another number of levels, another grid, half precision, or batches that differ; and
+            for an outflow of a closed domain, or none of an open one.
         """
         if seconds is not None:
             ratio = seconds.double() / self.atmosphere.step_seconds
-            return over_nominal(*self(state0, of_nominal(state1, ratio), anchor), ratio)
+            outflow = None if outflow is None else outflow * ratio[:, None]
+            return over_nominal(*self(state0, of_nominal(state1, ratio), anchor, outflow=outflow), ratio)
         self.atmosphere.check_state(state0, [name for name in self.required if not is_mean(name)])
         self.atmosphere.check_state(state1, self.required)
-        self._check_batch(state0, state1, anchor)
+        self._check_batch(state0, state1, anchor, outflow)
         own = anchor is None or self.options.anchor == "previous"
         if self.compiled is not None and self.compiled.serves(state0, state1):
-            return self.compiled(state0, state1, self._given_anchor(state0) if own else anchor)
+            anchor = self._given_anchor(state0) if own else anchor
+            return self.compiled(state0, state1, self._with_left(anchor, outflow))
         with torch.autocast(state1[self.required[0]].device.type, enabled=False):
             state0, state1 = self._prepared(state0, state1)
             if own:
                 anchor = self._given_anchor(state0) or self._own_anchor(state0)
+            anchor = self._with_left(anchor, outflow)
             with torch.no_grad():
                 scales = {name: budget.scale(state0) for name, budget in self.budgets.items()}
             correction = self.correct(state0, state1, anchor, scales)
@@ -171,7 +193,14 @@ class Scheme:
                 record = self._record(state0, state1, correction, anchor, scales)
         return correction.changed, record
 
-    def _check_batch(self, state0: State, state1: State, anchor: Anchor | None) -> None:
+    def _with_left(self, anchor: Anchor | None, outflow: Tensor | None) -> Anchor | None:
+        """The anchor with what a rate of outflow takes out over the step."""
+        if outflow is None:
+            return anchor
+        amounts = (self.atmosphere.step_seconds * outflow.double()).unbind(1)
+        return Anchor(anchor and anchor.dry_mass, dict(zip(self.budgets, amounts, strict=True)))
+
+    def _check_batch(self, state0: State, state1: State, anchor: Anchor | None, outflow: Tensor | None) -> None:
         stored = next((name for name in self.required if not is_mean(name)), None)
         batch = len(state1[self.required[0]])
         if stored is not None and len(state0[stored]) != batch:
@@ -179,6 +208,15 @@ class Scheme:
             raise ValueError(f"Expected one batch size in a step, got {before} at its start and {batch} at its end")
         if anchor is not None and tuple(anchor.dry_mass.shape) != (batch,):
             raise ValueError(f"Expected an anchor of {batch} dry masses, got {tuple(anchor.dry_mass.shape)}")
+        if self.atmosphere.open_sides != (outflow is not None):
+            raise ValueError(
+                f"Expected what leaves by the open sides of a domain, {', '.join(self.budgets)}, got none"
+                if outflow is None
+                else "Expected no outflow of what has no open sides, got one"
+            )
+        if outflow is not None and tuple(outflow.shape) != (batch, len(self.budgets)):
+            expected = f"{(batch, len(self.budgets))}, of {', '.join(self.budgets)}"
+            raise ValueError(f"Expected an outflow of shape {expected}, got {tuple(outflow.shape)}")
 
     def _prepared(self, state0: State, state1: State) -> tuple[State, State]:
         """The states with what the budgets' evaluations share."""

@@ -41,7 +41,7 @@ class Sea(Cells):
     constants: Constants
     step_seconds: float
     processes: Space = ALONE
-    has_surface_pressure = False
+    has_surface_pressure = open_sides = False
     _copies: dict = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self):

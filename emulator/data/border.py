@@ -21,6 +21,7 @@ class Border:
       names, levels: of the variables, as `emulator.data.channels.Channels` has them.
       width: of the frame in cells.
       place: "outside" the domain; or "inside", where the domain's own outermost cells are set to them after every step.
+      outflow: budgets of which a step is given what leaves the domain by its sides.
       at: where the levels of each variable lie in the driving data, as `levels_at` has it; () where nobody knows. What a
         network makes of it is its own, so that borders with others are the same.
       version: of the package's way to give a network the state outside, when it was trained.
@@ -30,6 +31,7 @@ class Border:
     levels: tuple[int, ...]
     width: int
     place: Literal["outside", "inside"] = "outside"
+    outflow: tuple[str, ...] = ()
     at: tuple[tuple[float, ...], ...] = dataclasses.field(default=(), compare=False)
     version: int = dataclasses.field(default=VERSION, compare=False)
 
@@ -40,7 +42,7 @@ class Border:
             return None
         at = tuple(map(tuple, values.get("at", ())))
         shape = tuple(values["names"]), tuple(values["levels"]), int(values["width"]), values["place"]
-        return cls(*shape, at, values.get("version", 1))
+        return cls(*shape, tuple(values.get("outflow", ())), at, values.get("version", 1))
 
     def at_of(self, name: str) -> tuple[float, ...]:
         """Where the levels of a variable lie; empty where it has none, or nobody knows."""

@@ -17,6 +17,7 @@ from emulator.data.channels import Channels
 from emulator.data.driving_fields import DrivingFields
 from emulator.data.normalisation import Normalizer
 from emulator.planet.grid import Grid
+from emulator.store.outflow import Outflow
 from emulator.store.schema import grid_of, levels_at
 
 MOMENT_TIMES = 64  # from which mean and spread are taken
@@ -30,10 +31,20 @@ class Boundary:
       border: what is taken of it. domain: the grid of the limited area.
       name: of the store, for messages.
       delay: of forecasts, seconds from their initial time to that of the forecasts that they drive.
+      outflow: what leaves the domain by its sides, of the border's budgets; None where it has none.
     Raises `ValueError` for a variable or levels that the store lacks, members, and a frame that it does not cover.
     """
 
-    def __init__(self, dataset: xr.Dataset, border: Border, domain: Grid, name: object = "the store", delay: float = 0):
+    def __init__(
+        self,
+        dataset: xr.Dataset,
+        border: Border,
+        domain: Grid,
+        name: object = "the store",
+        delay: float = 0,
+        outflow: Outflow | None = None,
+    ):
+        self.outflow = outflow
         self.dataset, self.border, self.name, self.delay = dataset, border, name, delay
         self.frame, self.channels = border.frame(domain), Channels(border.names, border.levels)
         self.grid = grid_of(dataset)
@@ -42,10 +53,23 @@ class Boundary:
         self.fields = DrivingFields(dataset, self.channels, self.frame.points, where, name, delay)
 
     def check(self, inits: Sequence, begins: Sequence, ends: Sequence) -> None:
-        """Raises `ValueError` unless the store has states for steps, as `given` takes them."""
+        """Raises `ValueError` unless the store has states for steps, as `given` takes them, and there is their outflow."""
         for init, *moments in zip(inits, begins, ends, strict=True):
             for moment in moments:
                 self.fields.check(init, moment)
+        self.check_outflow(inits, begins, ends)
+
+    def check_outflow(self, inits: Sequence, begins: Sequence, ends: Sequence) -> None:
+        """Raises `ValueError` for steps whose outflow is not there, where it is asked for."""
+        for step in zip(inits, begins, ends, strict=True) if self.outflow is not None else ():
+            self.outflow.at(*step)
+
+    def left(self, inits: Sequence, begins: Sequence, ends: Sequence) -> Tensor | None:
+        """What leaves the domain by its sides over steps, outward positive: `(step, budget)` float64; None for none."""
+        if self.outflow is None:
+            return None
+        steps = zip(inits, begins, ends, strict=True)
+        return torch.from_numpy(np.stack([self.outflow.at(*step) for step in steps]))
 
     def given(self, inits: Sequence, begins: Sequence, ends: Sequence) -> Tensor:
         """The states at the start and the end of steps, along channels: `(step, 2 * channel, point)`, physical units.

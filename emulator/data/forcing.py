@@ -35,6 +35,8 @@ class StepInputs(NamedTuple):
       ocean: what an ocean that the step is coupled with is given of its own, where there is one.
       boundary: of a limited area the state outside at the start and the end of the step, `(batch, 2 * channel, point)`.
       driving: of a limited area that is nudged the driving state over it at the end of the step, `(batch, channel, *space)`.
+      outflow: of a limited area with closed budgets what leaves it by its sides, the mean over the step per unit of its area,
+        outward positive, `(batch, budget)` float64 in the order of `Border.outflow`.
     """
 
     forcing: Tensor
@@ -45,6 +47,7 @@ class StepInputs(NamedTuple):
     ocean: "StepInputs | None" = None
     boundary: Tensor | None = None
     driving: Tensor | None = None
+    outflow: Tensor | None = None
 
     def to(self, device: torch.device) -> "StepInputs":
         """On a device, which is not waited for."""
@@ -64,7 +67,7 @@ class StepInputs(NamedTuple):
 
     def more(self) -> "dict[str, Tensor | float | StepInputs]":
         """What not every stepper takes, by the name under which it is called with it."""
-        names = ("length", "reference", "ocean", "boundary", "driving")
+        names = ("length", "reference", "ocean", "boundary", "driving", "outflow")
         return {n: value for n in names if (value := getattr(self, n)) is not None}
 
 

@@ -42,6 +42,7 @@ class Batch:
       length: of the steps, in steps of the store: a number, or `(batch, steps)` float64, or None, as in `StepInputs`.
       reference: climatology at the end of each step, `(batch, steps, channel, *space)`, where a network starts from it.
       boundary: of a limited area the state outside at both ends of each step, `(batch, steps, 2 * channel, point)`.
+      outflow: of one with closed budgets what leaves it by its sides in each step, `(batch, steps, budget)` float64.
     """
 
     state: Tensor
@@ -52,6 +53,7 @@ class Batch:
     length: Tensor | float | None = None
     reference: Tensor | None = None
     boundary: Tensor | None = None
+    outflow: Tensor | None = None
 
     @property
     def history(self) -> int:
@@ -86,7 +88,7 @@ class Batch:
 
     def inputs(self) -> Iterator[StepInputs]:
         """Of every step in turn."""
-        names = ("forcing", "clock", "noise", "length", "reference", "boundary")
+        names = ("forcing", "clock", "noise", "length", "reference", "boundary", "outflow")
         for k in range(self.forcing.shape[1]):
             parts = {name: getattr(self, name) for name in names}
             yield StepInputs(**{n: part[:, k] if isinstance(part, Tensor) else part for n, part in parts.items()})
@@ -269,11 +271,14 @@ class Samples:
         if self.climatology is not None:
             found = self.climatology.at(self.times[whole[:, length::length].ravel()])
             reference = found.unflatten(0, (len(starts), steps))
-        outside = None
+        outside, left = None, None
         if self.boundary is not None:
             begins, ends = (self.times[each.ravel()] for each in (whole[:, :-1:length], whole[:, length::length]))
-            outside = self.boundary.given([None] * len(begins), begins, ends).unflatten(0, (len(starts), steps))
-        return Batch(state, diagnostic, forcing, clock, None, told, reference, outside).pinned()
+            taken = [None] * len(begins), begins, ends
+            outside = self.boundary.given(*taken).unflatten(0, (len(starts), steps))
+            if (left := self.boundary.left(*taken)) is not None:
+                left = left.unflatten(0, (len(starts), steps))
+        return Batch(state, diagnostic, forcing, clock, None, told, reference, outside, left).pinned()
 
     def _forcing(self, times: np.ndarray, length: int) -> Tensor:
         if not self.layout.forcing.count:

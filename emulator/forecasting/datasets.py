@@ -10,6 +10,7 @@ from emulator.forecasting.thinning import thinned
 from emulator.planet.regions import REGIONS
 from emulator.planet.vertical import VERTICAL
 from emulator.store.forecast import lead_attributes
+from emulator.store.outflow import PREFIX, attributes_of
 from emulator.store.schema import PLACE, time_cell, time_step_seconds, variables_by_role
 
 
@@ -37,7 +38,7 @@ def dataset_of(
             attributes = source[name].attrs | ({"cell_methods": "time: mean"} if mean else _over(forecaster, name))
             data[name] = (dims, values, attributes)
         else:
-            data[name] = (front, values, {"units": _record_units(name, source), "long_name": name.replace("_", " ")})
+            data[name] = (front, values, _record_attributes(name, source))
     static = ["half_level_a", "half_level_b", "cell_area", *(f"{axis}_bounds" for axis in VERTICAL)]
     static += variables_by_role(source)["static"]
     data |= {n: source[n].variable for n in static if n in source and n not in data}
@@ -69,10 +70,13 @@ def _over(forecaster: Forecaster, name: str) -> dict[str, str]:
     return {"cell_methods": f"time: mean (interval: {step.seconds / 3600:g} hours)"}
 
 
-def _record_units(name: str, source: xr.Dataset) -> str:
-    """Units of what the conservation scheme records: corrections in their variable's, residuals and saturations in shares."""
+def _record_attributes(name: str, source: xr.Dataset) -> dict[str, str]:
+    """Of what a step records: corrections, in their variable's units, shares, and what left a domain by its sides."""
+    if name.startswith(PREFIX):
+        return attributes_of(name.removeprefix(PREFIX))
     changed = name.removeprefix("correction_rms_")
-    return source[changed].attrs["units"] if changed != name else "1"
+    units = source[changed].attrs["units"] if changed != name else "1"
+    return {"units": units, "long_name": name.replace("_", " ")}
 
 
 def cells_in(grid, region: str | None) -> np.ndarray | None:

@@ -16,13 +16,16 @@ from emulator.forecasting.nudging import nudged_variables
 from emulator.forecasting.options import DrivingOptions, ThinOptions, driving_store
 from emulator.forecasting.schedule import Schedule
 from emulator.forecasting.writing import Output, in_memory, write
+from emulator.model.conserving import meaning_of
 from emulator.model.saved_model import check_match, digest_of, load_model, with_gaps, with_step
 from emulator.model.stepper import Stepper
 from emulator.planet.calendar import TimeStep
 from emulator.planet.grid import Grid
-from emulator.store.analysis import ANALYSIS, open_analysis
+from emulator.store.analysis import open_analysis
+from emulator.store.either import open_either
 from emulator.store.forecast import open_forecast
-from emulator.store.schema import fingerprint, open_zarr
+from emulator.store.outflow import Outflow
+from emulator.store.schema import fingerprint
 
 log = logging.getLogger(__name__)
 BATCH_SIZE = 8  # driving forecasts computed at a time
@@ -63,20 +66,21 @@ def driven(
         if options is not None:
             raise ValueError("Expected no rollout.boundary with a network that was trained without one, got one")
         return None, {}
-    options = options or DrivingOptions(store=_trained_with(model))
+    options, record = options or _trained_with(model), {}
+    outflow = _outflow(options, model, domain, record)
     if options.delay_hours and options.checkpoint is not None:
         _refuse_delay(options)
     if options.checkpoint is None:
-        dataset = opened(options.store)
+        dataset = open_either(options.store)
         kind, told = ("forecast" if "lead_time" in dataset.dims else "analysis"), _told(dataset, options.store)
     else:
         beside = _Beside.of(options, model, domain, forecasts)
         dataset, told, kind = beside.forecasts(output), beside.told, "emulator"
     if options.delay_hours and kind == "analysis":
         _refuse_delay(options)
-    boundary = Boundary(dataset, border, domain, options.store, options.delay_hours * 3600)
+    boundary = Boundary(dataset, border, domain, options.store, options.delay_hours * 3600, outflow)
     boundary.check(*forecasts.moments())
-    record = {
+    record |= {
         "kind": kind,
         "driving": told,
         "width": border.width,
@@ -110,24 +114,44 @@ def check_driving(
     if options.delay_hours:
         _refuse_delay(options)
     _Beside.of(options, model, domain, forecasts)
-    return Boundary(open_analysis(options.store), model.layout.border, domain, options.store)
+    outflow = _outflow(options, model, domain, {})
+    boundary = Boundary(open_analysis(options.store), model.layout.border, domain, options.store, outflow=outflow)
+    boundary.check_outflow(*forecasts.moments())
+    return boundary
 
 
 def _refuse_delay(options: DrivingOptions) -> NoReturn:
     raise ValueError(f"Expected delay_hours with stored forecasts at the boundary alone, got {options.delay_hours:g}")
 
 
-def opened(path: Path) -> xr.Dataset:
-    """An analysis or a forecast store, by what it says of itself or its dimensions. Raises `ValueError` for neither."""
-    schema = open_zarr(path).attrs.get("emulator_schema") if not (Path(path) / "joined.json").exists() else ANALYSIS
-    return open_analysis(path) if schema == ANALYSIS else open_forecast(path)
-
-
-def _trained_with(model: Stepper) -> Path:
-    known = (getattr(model, "metadata", {}).get("config", {}).get("boundary") or {}).get("store")
-    if known is None:
+def _trained_with(model: Stepper) -> DrivingOptions:
+    known = getattr(model, "metadata", {}).get("config", {}).get("boundary") or {}
+    if known.get("store") is None:
         raise ValueError("Expected rollout.boundary.store, driving data for this limited area, got none")
-    return Path(known)
+    return DrivingOptions(store=Path(known["store"]), outflow=known.get("outflow") and Path(known["outflow"]))
+
+
+def _outflow(options: DrivingOptions, model: Stepper, domain: Grid, told: dict) -> Outflow | None:
+    """What leaves the domain by its sides, where the model's budgets are closed with it.
+
+    Raises `ValueError` where it is not given, or given to a model that takes none.
+    """
+    names = model.layout.border.outflow
+    if not names:
+        if options.outflow is not None:
+            raise ValueError(
+                "Expected no rollout.boundary.outflow with a network that was trained without one, got one"
+            )
+        return None
+    if options.outflow is None:
+        raise ValueError(
+            f"Expected rollout.boundary.outflow, what leaves this limited area by its sides ({', '.join(names)}) as these "
+            "driving data have it, got none; emulator outflow makes it of stored ones"
+        )
+    meaning = meaning_of(getattr(model, "scheme", None))
+    outflow = Outflow(options.outflow, names, domain, meaning, options.delay_hours * 3600)
+    told |= {"outflow": outflow.fingerprint, "outflow_of": "forecast" if outflow.of_forecasts else "analysis"}
+    return outflow
 
 
 @dataclasses.dataclass(frozen=True)

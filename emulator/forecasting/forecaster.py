@@ -266,7 +266,8 @@ class Forecaster:
             given = given._replace(ocean=self.sea.inputs(times, number))
         if self.boundary is not None:
             begins, ends = ([self.forcing.later(time, n) for time in times] for n in (number - 1, number))
-            given = given._replace(boundary=self.boundary.given(times, begins, ends))
+            left = self.boundary.left(times, begins, ends)
+            given = given._replace(boundary=self.boundary.given(times, begins, ends), outflow=left)
             if self.nudged is not None:
                 given = given._replace(driving=self.nudged.at(times, ends))
         if self.members > 1:

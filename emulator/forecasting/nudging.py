@@ -41,8 +41,8 @@ def nudged_by(
 
     Args:
       models: that take turns, those of cascades one by one. init: the first initial time, whose driving state is read.
-    Raises `ValueError` as `nudged_variables` does, for fields that do not exist everywhere, driving data that lack values
-    inside the domain, and a length that the domain has no waves of.
+    Raises `ValueError` as `nudged_variables` does, for fields that do not exist everywhere, closed budgets, driving data that
+    lack values inside the domain, and a length that the domain has no waves of.
     """
     if options is None or options.nudging is None or boundary is None:
         return None
@@ -50,6 +50,10 @@ def nudged_by(
         if getattr(model, "exists", None) is not None:
             of = f" of model {number}" if len(models) > 1 else ""
             raise ValueError(f"Expected fields that exist everywhere for rollout.boundary.nudging, got masked ones{of}")
+        if getattr(model, "scheme", None) is not None:
+            raise ValueError(
+                "Expected no nudging with conservation, whose closed budgets it would open again, got both"
+            )
     asked, model, frame = options.nudging, models[0], boundary.frame
     names, own = nudged_variables(asked, model, boundary), model.layout.prognostic
     if others := [name for name in boundary.channels.names if name in own.names and name not in names]:

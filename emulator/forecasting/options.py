@@ -116,6 +116,9 @@ class DrivingOptions(Options):
     delay_hours: float = option(
         0.0, "of stored forecasts: how long before the forecasts that they drive they start", minimum=0
     )
+    outflow: Path | None = option(
+        None, "what leaves the domain by its sides as these driving data have it, where budgets are closed", new=True
+    )
     nudging: NudgingOptions | None = option(
         None, "large scales inside the domain are drawn to the driving data too", new=True
     )

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from emulator.store.masks import domain_name, mask_name
+from emulator.store.outflow import PREFIX
 from emulator.store.schema import ROWS, in_order
 
 
@@ -31,7 +32,11 @@ def thinned(
         stored = np.asarray(dataset["level"].values, np.float64)
         index = np.unique([int(np.abs(stored - value).argmin()) for value in levels])
         dataset = dataset.isel(level=index).assign_attrs(levels_selected=1)
-    if inside is not None:
+    if inside is not None and not inside.all():
+        # what leaves the whole domain by its sides is not what leaves a part of it
+        dataset = dataset.drop_vars(
+            [n for n, v in dataset.data_vars.items() if str(n).startswith(PREFIX) and not ROWS & set(v.dims)]
+        )
         if "cell" in dataset.dims:
             dataset = dataset.isel(cell=np.flatnonzero(inside))
         else:

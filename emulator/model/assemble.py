@@ -57,9 +57,9 @@ def make_step(
     """
     given = conditions(network, channels, grid, space)
     made = make_network(network, channels, grid, space)
-    if channels.border is not None and scheme is not None:
+    if channels.border is not None and scheme is not None and channels.border.place == "inside":
         raise ValueError(
-            "Expected conservation none with a boundary: corrections would change the states that it prescribes"
+            "Expected conservation none with a boundary inside: corrections would change the states that it prescribes"
         )
     kind = KINDS.get((chosen := _parted(network)[1])["kind"], Step)
     step = kind(made, channels, buffers, scheme, *given, predicts, space)

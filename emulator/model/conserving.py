@@ -111,10 +111,7 @@ def prepared(
     if found := sea_budgets(dataset):
         without = f"train.conservation.budgets=[{','.join(found)}], {without}"
     if not grid.is_global():
-        raise ValueError(
-            f"Expected a globe to close budgets of, got {grid.describe()}, whose borders let an unknown amount through; "
-            f"train with {without}"
-        )
+        _check_open(options, grid, channels, without)
     try:
         atmosphere = _atmosphere(dataset, channels)
         make_budgets(options.scheme, atmosphere, names)
@@ -128,13 +125,47 @@ def prepared(
     except ValueError as error:
         raise ValueError(f"{error}; or train with {without}") from None
     check_units({name: dict(dataset[name].attrs) for name in names})
-    check_means({n: float(statistics[n].sel(statistic="mean").mean()) for n in names}, atmosphere.constants)
+    if grid.is_global():  # a desert has no rain, a polar night no sun
+        check_means({n: float(statistics[n].sel(statistic="mean").mean()) for n in names}, atmosphere.constants)
     orography = atmosphere.geopotential_at_surface
     orography = None if orography is None else orography.tolist()
     saved = {"variances": _variances(channels, statistics), "orography": orography}
     if options.scheme.kind != "none":
         _make_scheme(options, saved, atmosphere, names)  # refuses options that do not go together
     return atmosphere, saved
+
+
+def _check_open(options: ConservationOptions, grid: Grid, channels: Layout, without: str) -> None:
+    """Raises `ValueError` for a domain of which nobody says what leaves by its sides, and for what does not go with it."""
+    if not _is_open(channels):
+        raise ValueError(
+            f"Expected train.boundary.outflow to close budgets of {grid.describe()}, whose sides let an unknown amount "
+            f"through, got none; give it (emulator outflow makes it of the driving data), or train with {without}"
+        )
+    wrong = {
+        "a boundary inside, whose states corrections would change": channels.border.place == "inside",
+        "a penalty": options.penalty > 0,
+        "bands": bool(options.bands),
+        "the anchor given": options.anchor == "given",
+        "the budget column_water": "column_water" in options.scheme.budgets,
+    }
+    if refused := [what for what, is_so in wrong.items() if is_so]:
+        raise ValueError(
+            f"Expected budgets of {grid.describe()}, whose sides are open, without {' and '.join(refused)}; or train with "
+            f"{without}"
+        )
+
+
+def _is_open(channels: Layout) -> bool:
+    """Whether a step is told what leaves the domain by its sides."""
+    return channels.border is not None and bool(channels.border.outflow)
+
+
+def meaning_of(scheme: Scheme | None) -> dict | None:
+    """What energy means to a scheme, as `EnergyForm` has it; None for none."""
+    return scheme and {name: getattr(scheme.options, name) for name in ("heat_capacity", "kinetic")} | {
+        "form": scheme.options.energy
+    }
 
 
 def _prepared_sea(
@@ -170,13 +201,14 @@ def _atmosphere(dataset: xr.Dataset, channels: Layout) -> Atmosphere:
     if levels is None:
         raise ValueError("Expected levels that make up columns, which every budget needs, the store has none")
     return Atmosphere(
-        area=torch.as_tensor(grid_of(dataset).area),
+        area=_areas(grid_of(dataset)),
         levels=levels,
         constants=constants_of(dataset),
         geopotential_at_surface=_orography(dataset),
         step_seconds=time_step_seconds(dataset),
         has_surface_pressure="surface_pressure" in channels.prognostic.names,
         latitude=_latitude(grid_of(dataset)),
+        open_sides=_is_open(channels),
     )
 
 
@@ -196,13 +228,14 @@ def restore_scheme(saved: dict, options: ConservationOptions, grid: Grid, space:
         sea = Sea.from_json(saved["scheme"]["sea"], grid.area, constants, saved["step_seconds"])
         return _make_scheme(options, saved["scheme"], sea.cut(space), names)
     atmosphere = Atmosphere(
-        area=torch.as_tensor(grid.area),
+        area=_areas(grid),
         levels=saved["levels"] and Levels.from_json(saved["levels"]),
         constants=constants,
         geopotential_at_surface=None if orography is None else torch.tensor(orography, dtype=torch.float32),
         step_seconds=saved["step_seconds"],
         has_surface_pressure="surface_pressure" in channels.prognostic.names,
         latitude=_latitude(grid),
+        open_sides=_is_open(channels),
     )
     return _make_scheme(options, saved["scheme"], atmosphere.cut(space), names)
 
@@ -217,6 +250,12 @@ def _make_scheme(options: ConservationOptions, saved: dict, atmosphere: Atmosphe
 
     scheme.of_length = of_length
     return scheme
+
+
+def _areas(grid: Grid) -> torch.Tensor:
+    """Shares of the globe, or of the domain."""
+    area = torch.as_tensor(grid.area)
+    return area if grid.is_global() else area / area.sum()
 
 
 def _latitude(grid: Grid) -> torch.Tensor:

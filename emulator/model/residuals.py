@@ -8,16 +8,16 @@ import hashlib
 import inspect
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from emulator.conservation import fluxes
 from emulator.conservation.anchors import TruthResiduals, truth_residuals
-from emulator.conservation.atmosphere import State
-from emulator.conservation.budgets import Budget
+from emulator.conservation.budgets import Anchor, Budget
 from emulator.conservation.options import SchemeOptions
 from emulator.conservation.scheme import of_nominal
 from emulator.data.samples import Samples
@@ -68,7 +68,7 @@ def counted(budgets: Mapping[str, Budget]) -> set[str]:
     return names
 
 
-def true_pairs(samples: Samples, most: int = MOST, batch_size: int = 16) -> Iterator[tuple[State, State]]:
+def true_pairs(samples: Samples, most: int = MOST, batch_size: int = 16) -> Iterator[tuple]:
     """Consecutive true states by name, evenly over the period, as `truth_residuals` takes them."""
     starts = samples.starts(1)
     chosen = starts[np.unique(np.linspace(0, len(starts) - 1, min(most, len(starts))).round().astype(int))]
@@ -78,10 +78,17 @@ def true_pairs(samples: Samples, most: int = MOST, batch_size: int = 16) -> Iter
         state, means = batch.truth(0)
         after = prognostic.unpack(state) | diagnostic.unpack(means)
         after = samples.layout.given.unpack(torch.nan_to_num(batch.forcing[:, 0])) | after
+        seconds = samples.step.lengths_from(samples.times[chosen[first : first + batch_size]])
         if samples.step.months:
-            seconds = samples.step.lengths_from(samples.times[chosen[first : first + batch_size]])
             after = of_nominal(after, torch.from_numpy(seconds / samples.step.seconds))
-        yield prognostic.unpack(newest(batch.start(), samples.layout)), after
+        left = () if batch.outflow is None else (_left(batch.outflow[:, 0], samples.layout.border.outflow, seconds),)
+        yield prognostic.unpack(newest(batch.start(), samples.layout)), after, *left
+
+
+def _left(outflow: Tensor, names: Sequence[str], seconds: np.ndarray) -> Anchor:
+    """What left the domain over steps of so many seconds, of a rate `(batch, budget)`."""
+    amounts = torch.from_numpy(seconds)[:, None] * outflow
+    return Anchor(None, dict(zip(names, amounts.unbind(1), strict=True)))
 
 
 def _key(budgets: Mapping[str, Budget], options: SchemeOptions, samples: Samples) -> str | None:
@@ -96,7 +103,9 @@ def _key(budgets: Mapping[str, Budget], options: SchemeOptions, samples: Samples
     names = sorted(counted(budgets) & known)
     forms = sorted(budgets), options.energy, options.heat_capacity, options.kinetic
     period = str(samples.times[0]), str(samples.times[-1]), len(samples)
-    text = json.dumps([FORMULAS, formulas, MOST, stores, period, forms, names])
+    outflow = samples.boundary and samples.boundary.outflow
+    outside = [] if outflow is None else [outflow.fingerprint]
+    text = json.dumps([FORMULAS, formulas, MOST, stores, period, forms, names, *outside])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -20,6 +20,7 @@ from emulator.model.step_buffers import StepBuffers
 from emulator.model.stepper import StepResult, newest
 from emulator.parallel.space import ALONE, Space
 from emulator.planet.frame import Frame
+from emulator.store.outflow import PREFIX
 
 OF_PLACES = ("lower", "upper", "resting", "static", "exists", "diagnostic_exists")  # buffers `(channel, *space)`
 # buffers of a frame inside the domain: its cells, the state's channels that are set there, and those of the boundary
@@ -179,14 +180,15 @@ class Step(nn.Module):
         length: Tensor | float | None = None,
         reference: Tensor | None = None,
         boundary: Tensor | None = None,
+        outflow: Tensor | None = None,
     ) -> StepResult:
         """One step from `state`; arguments as one time of `emulator.data.samples.Batch`.
 
         Of several lengths one comes as a number; to be told it by a tensor `(batch,)` the host waits for the device. Raises
-        `ValueError` for noise, a length, a climatology or a boundary that the step does not take, and for none where it needs
-        it.
+        `ValueError` for noise, a length, a climatology, a boundary or an outflow that the step does not take, and for none
+        where it needs it.
         """
-        self._check(noise, length, reference, boundary)
+        self._check(noise, length, reference, boundary, outflow)
         common = self._common(length)
         if common is not None:
             length = torch.full((len(state),), common, dtype=torch.float64, device=state.device)
@@ -204,30 +206,32 @@ class Step(nn.Module):
         now = newest(state, self.layout)
         made = self._finished(predicted, now, length, reference, known)
         closing = (None, None) if self.scheme is None else self._closing(length, common)
-        return dataclasses.replace(self._ended(now, made, forcing, anchor, boundary, closing), past=past)
+        return dataclasses.replace(self._ended(now, made, forcing, anchor, (boundary, outflow), closing), past=past)
 
     def _ended(
-        self, now: Tensor, made: tuple[Tensor, Tensor], forcing: Tensor, anchor, boundary, closing
+        self, now: Tensor, made: tuple[Tensor, Tensor], forcing: Tensor, anchor, outside: tuple, closing
     ) -> StepResult:
         """A step from the state and diagnostics that were made of it: diffused, and with budgets closed.
 
-        `closing`: the scheme for the step's length, and its seconds, as `_closing` has them.
+        `outside`: boundary and outflow, None each for none. `closing`: the scheme for the step's length, and its seconds, as
+        `_closing` has them.
         """
-        following, diagnostic = made
+        (following, diagnostic), (boundary, outflow) = made, outside
         if self.diffusion is not None:
             following = torch.clamp(self.diffusion(following, self.resting), self.lower, self.upper)
         if self.frame_cells is not None:
             following = self._with_frame(following, boundary)
+        told = {} if outflow is None else dict(zip(self._outflows, outflow.unbind(1), strict=True))
         if self.scheme is None:
-            return StepResult(following, diagnostic, {})
+            return StepResult(following, diagnostic, told)
         with torch.autocast(now.device.type, enabled=False):
             fields = self.fields(now), self._given_fluxes(forcing) | self.fields(following, diagnostic)
             scheme, seconds = closing
-            changed, record = scheme(*fields, anchor, seconds)
+            changed, record = scheme(*fields, anchor, seconds, outflow)
         mine = not torch.is_grad_enabled()  # both were made here, and no gradient needs them as they were
         following = kept_within(self.layout.prognostic.replace(following, changed, mine), self.exists)
         diagnostic = kept_within(self.layout.diagnostic.replace(diagnostic, changed, mine), self.diagnostic_exists)
-        return StepResult(following, diagnostic, record, scheme.advance(anchor))
+        return StepResult(following, diagnostic, record | told, scheme.advance(anchor, outflow, seconds))
 
     def _with_frame(self, following: Tensor, boundary: Tensor) -> Tensor:
         """The state at the end of the step with that of the boundary in the frame, bit for bit."""
@@ -242,6 +246,11 @@ class Step(nn.Module):
             return {}
         given = self.layout.given.unpack(forcing)
         return {name: torch.nan_to_num(given[name]) for name in self.scheme.required if name not in known}
+
+    @property
+    def _outflows(self) -> list[str]:
+        """Names of the records of what leaves the domain by its sides."""
+        return [PREFIX + name for name in self.layout.border.outflow]
 
     @property
     def _fused(self) -> bool:
@@ -290,12 +299,19 @@ class Step(nn.Module):
         mean, std = (values.view(-1, *space) for values in (self.state_scale.mean, self.state_scale.std))
         return Known(now, self.resting, mean, std, change, damping, self.spread, reference)
 
-    def _check(self, noise, length, reference, boundary):
+    def _check(self, noise, length, reference, boundary, outflow):
         if (self.boundary_scale is None) != (boundary is None):
             raise ValueError(
                 "Expected the state at the boundary of this limited area, got none"
                 if boundary is None
                 else "Expected no boundary for a network that was trained without one, got one"
+            )
+        asked = self.layout.border.outflow if self.layout.border is not None else ()
+        if (outflow is not None and not asked) or (outflow is None and asked and self.scheme is not None):
+            raise ValueError(
+                "Expected what leaves this limited area by its sides, got none"
+                if outflow is None
+                else "Expected no outflow for a network that was trained without one, got one"
             )
         if (self.noise is None) != (noise is None):
             raise ValueError(

@@ -173,13 +173,14 @@ class DYffusionStep(WindowStep):
         length: Tensor | float | None = None,
         reference: Tensor | None = None,
         boundary: Tensor | None = None,
+        outflow: Tensor | None = None,
     ) -> StepResult:
         """The step at `place`, from `state`; arguments as those of a `Step`, `noise` being seeds `(batch, number)` where the
         interpolator leaves out.
 
         Raises `ValueError` within a window without what the steps before have left in the `anchor`.
         """
-        self._check(noise, length, reference, boundary)
+        self._check(noise, length, reference, boundary, outflow)
         state, given = kept_within(state, self.exists), StepInputs(forcing, clock)
         carry = anchor if isinstance(anchor, Carry) else Carry(anchor)
         if self.place and not carry.kept:
@@ -197,7 +198,7 @@ class DYffusionStep(WindowStep):
             )
         made = self._bounded(state + (following - here)), diagnostic
         closing = (None, None) if self.scheme is None else self._closing(length, None)
-        result = self._ended(state, made, forcing, carry.anchor, boundary, closing)
+        result = self._ended(state, made, forcing, carry.anchor, (boundary, outflow), closing)
         if self.place + 1 == self.horizon:
             return result
         kept = {"start": start, "forcing": forcing, "clock": clock}

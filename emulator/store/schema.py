@@ -35,6 +35,7 @@ OWN = frozenset((  # names that files of ours give to something else than a fiel
 )) - {"x", "y"}  # fmt: skip
 RECORDS = (  # of forecasts
     "correction_rms_", "correction_share_", "residual_before_", "residual_after_", "saturation_", "variance_ratio_",
+    "outflow_",
 )  # fmt: skip
 
 

@@ -56,8 +56,11 @@ def data_digests(options: TrainOptions, stores: Sequence[xr.Dataset]) -> list[st
     if options.forecasts is not None:
         more += [_of_forecasts(options.forecasts.store), str(options.forecasts.lead_days)]
     if options.boundary is not None:
-        values = {name: value for name, value in dataclasses.asdict(options.boundary).items() if name != "store"}
+        values = {n: value for n, value in as_before(options.boundary).items() if n not in ("store", "outflow")}
         more.append(f"boundary {open_analysis(options.boundary.store).attrs.get('fingerprint')} {values}")
+        if options.boundary.outflow is not None:
+            with open(options.boundary.outflow, "rb") as stream:
+                more.append(f"outflow {hashlib.file_digest(stream, 'sha256').hexdigest()}")
     if options.objective["kind"] == DYFFUSION:
         more.append(f"interpolator {checkpoint.describe(options.objective['interpolator'])['sha256']}")
     if options.start is not None:

@@ -4,11 +4,13 @@ import dataclasses
 
 import xarray as xr
 
+from emulator.conservation.options import ConservationOptions
 from emulator.data.channels import Layout, More
 from emulator.data.climatology import Climatology
 from emulator.model.gaps import REFUSED
 from emulator.model.predictions import PREDICTIONS
 from emulator.parallel.space import ALONE, Space
+from emulator.planet.quantities.registry import quantities
 from emulator.store.schema import grid_of
 from emulator.training.boundary import border_of
 from emulator.training.options import TrainOptions
@@ -32,7 +34,9 @@ def layout_of(options: TrainOptions, store: xr.Dataset) -> Layout:
     more = More(options.forcing_moments, options.history, options.steps, options.mask_channels, options.gaps)
     layout = Layout.of(store, chosen(options), str(options.store), more)
     if options.boundary is not None:
-        layout = dataclasses.replace(layout, border=border_of(options.boundary, layout, grid_of(store)))
+        asked = ConservationOptions.of(options.conservation).budgets
+        budgets = [name for name in quantities() if name in asked]
+        layout = dataclasses.replace(layout, border=border_of(options.boundary, layout, grid_of(store), budgets))
     if options.gaps != REFUSED and not layout.prognostic.names:
         raise ValueError(
             f"Expected prognostic variables, of which states may lack some, with gaps {options.gaps}, got none"

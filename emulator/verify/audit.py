@@ -1,6 +1,7 @@
 """The audit of forecast stores and of the truth over the same times: what each step leaves of every budget."""
 
 import functools
+import types
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -9,6 +10,7 @@ import xarray as xr
 from emulator.planet.calendar import TimeStep, lead_seconds, seconds_between, valid_times
 from emulator.planet.quantities.registry import quantities
 from emulator.store.forecast import in_memory_names
+from emulator.store.outflow import PREFIX
 from emulator.store.schema import RECORDS, grid_of
 from emulator.verify import budgets
 from emulator.verify.budgets import Ledger
@@ -20,11 +22,13 @@ def audit(dataset: xr.Dataset, truth: xr.Dataset | None = None) -> xr.Dataset:
 
     `truth`: an analysis with the static fields that forecasts lack. Returns, over `(budget, init_time, lead_time)`,
     `budget_total` and `budget_residual` (W m-2 or kg m-2) and `budget_relative` (a share of the total), and what the
-    conservation scheme recorded; an analysis is one forecast from its first time on. Raises `ValueError`, telling what is
-    missing, where no budget can be formed.
+    conservation scheme recorded; an analysis is one forecast from its first time on. Of a domain's forecasts that record
+    what left by its sides, `budget_closed` and `budget_closed_relative` are the residuals with that. Raises `ValueError`,
+    telling what is missing, where no budget can be formed.
     """
     dataset, truth = in_memory_names(dataset), truth if truth is None else in_memory_names(truth)
-    if not (grid := grid_of(dataset)).is_global() and "depth" not in dataset.dims:
+    told = any(str(name).startswith(PREFIX) for name in dataset.data_vars)
+    if not (grid := grid_of(dataset)).is_global() and "depth" not in dataset.dims and not told:
         raise ValueError(
             f"Expected a globe to audit budgets of, got {grid.describe()}, whose borders let an unknown amount through"
         )
@@ -63,11 +67,12 @@ def audit_stores(
     step = float(truth.attrs.get("time_step_seconds", 0))
     chosen = {name: _shared_inits(dataset, init_time, strict) for name, dataset in stores.items()}
     chosen = {name: dataset for name, dataset in chosen.items() if dataset.sizes["init_time"]}
-    audits, skipped, constant = {}, {}, {}
+    audits, skipped, constant, outflow = {}, {}, {}, {}
     for count, (name, dataset) in enumerate(chosen.items(), start=1):
         ledger = Ledger(dataset, truth, form)
         audits[name] = audit_forecast(ledger, dataset, float(dataset.attrs.get("time_step_seconds", step)))
         skipped[name], constant[name] = ledger.skipped, unaccounted(dataset.attrs)
+        outflow = outflow or outflow_of(dataset)
         done(count, f"budgets of {name}")
     if chosen:
         init_time, lead_time = (
@@ -75,7 +80,7 @@ def audit_stores(
             for axis in ("init_time", "lead_time")
         )
     ledger = Ledger(truth, truth, form)
-    audits["truth"] = audit_truth(ledger, truth, init_time, lead_time, step)
+    audits["truth"] = audit_truth(ledger, truth, init_time, lead_time, step, outflow)
     skipped["truth"] = ledger.skipped
     constant["truth"] = next((rates for rates in constant.values() if rates), {})
     done(len(chosen) + 1, "budgets of the truth")
@@ -90,37 +95,62 @@ def audit_forecast(ledger: Ledger, dataset: xr.Dataset, step_seconds: float) -> 
 
     Residuals stand at the lead that ends their step, NaN at lead 0. The stored fluxes are means over the model's step,
     so water and energy need leads that are one such step apart; otherwise they are skipped. Steps of months count with
-    their true lengths. Of forecasts with a slab the energy of both is audited too.
+    their true lengths. Of forecasts with a slab the energy of both is audited too. Of those that record what left their
+    domain by its sides, `closed_<budget>` is the residual with that.
     """
     lead = dataset["lead_time"].values
-    _check_step(ledger, lead, step_seconds)
+    stepwise = _check_step(ledger, lead, step_seconds)
     seconds = _seconds(dataset["init_time"].values, lead)
     read = [ledger.read({"init_time": i}, "lead_time") for i in range(len(seconds))]
     read = [with_slab(dataset, i, *found) for i, found in enumerate(read)]
-    rows = [_steps(*found, own) for found, own in zip(read, seconds, strict=True)]
+    left = {name: series.values for name, series in outflow_of(dataset).items()} if stepwise else {}
+    rows = [
+        _steps(*found, own, {n: x[i] for n, x in left.items()})
+        for i, (found, own) in enumerate(zip(read, seconds, strict=True))
+    ]
     return _dataset(rows, dataset["init_time"].values, lead)
 
 
+def outflow_of(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
+    """What left a domain by its sides over the steps of forecasts, as they record it: by budget, `(init_time, lead_time)`.
+
+    Of an ensemble, whose members are all given the same, the first one's.
+    """
+    names = {n.removeprefix(PREFIX): n for n in map(str, dataset.data_vars) if n.startswith(PREFIX)}
+    series = {n: dataset[own].isel(member=0, missing_dims="ignore") for n, own in names.items() if n in quantities()}
+    return {n: x.transpose("init_time", "lead_time").astype(np.float64).load() for n, x in series.items()}
+
+
 def audit_truth(
-    ledger: Ledger, dataset: xr.Dataset, init_time: np.ndarray, lead_time: np.ndarray, step_seconds: float
+    ledger: Ledger,
+    dataset: xr.Dataset,
+    init_time: np.ndarray,
+    lead_time: np.ndarray,
+    step_seconds: float,
+    outflow: Mapping[str, xr.DataArray] = types.MappingProxyType({}),
 ) -> xr.Dataset:
-    """As `audit_forecast`, of the truth along the valid times of the given forecasts; NaN where it lacks a time."""
+    """As `audit_forecast`, of the truth along the valid times of the given forecasts; NaN where it lacks a time.
+
+    `outflow`: what these forecasts record of what left the domain.
+    """
     position = {time: index for index, time in enumerate(dataset["time"].values)}
     where = np.array([[position.get(time, -1) for time in row] for row in valid_times(init_time, lead_time)])
     needed = np.unique(where[where >= 0])
     if not len(needed):
         return xr.Dataset()
-    _check_step(ledger, lead_time, step_seconds)
+    stepwise = _check_step(ledger, lead_time, step_seconds)
     seconds = _seconds(np.asarray(init_time), lead_time)
     total, source = ledger.read({"time": needed}, "time")
     place = np.searchsorted(needed, np.maximum(where, 0))
+    given = outflow if stepwise else {}
+    left = {n: x.reindex(init_time=init_time, lead_time=lead_time).values for n, x in given.items()}
     rows = []
-    for row, there, own in zip(place, where >= 0, seconds, strict=True):
+    for number, (row, there, own) in enumerate(zip(place, where >= 0, seconds, strict=True)):
         along = [
             {name: np.where(there, series[np.minimum(row, len(needed) - 1)], np.nan) for name, series in part.items()}
             for part in (total, source)
         ]
-        rows.append(_steps(*along, own))
+        rows.append(_steps(*along, own, {n: x[number] for n, x in left.items()}))
     return _dataset(rows, init_time, lead_time)
 
 
@@ -138,7 +168,8 @@ def combine(audits: dict[str, xr.Dataset], rates: dict[str, dict[str, float]]) -
 
     `rates`: source -> budget -> constant part of the residual that its scheme lets stand (as estimated from the
     training data), a rate in W m-2 or kg m-2 s-1; it is taken out of the relative residual alone. Returns, over
-    `(source, budget, audit_init_time, audit_lead_time)`, `budget_total`, `budget_residual` and `budget_relative`.
+    `(source, budget, audit_init_time, audit_lead_time)`, `budget_total`, `budget_residual` and `budget_relative`; where what
+    leaves a domain is known, `budget_closed` and `budget_closed_relative`, the residuals with that.
     """
     filled = {name: audit for name, audit in audits.items() if audit.data_vars}
     if not filled:
@@ -146,7 +177,8 @@ def combine(audits: dict[str, xr.Dataset], rates: dict[str, dict[str, float]]) -
     declared = quantities()
     names = [name for name in declared if any(f"total_{name}" in audit for audit in filled.values())]
     stacked = {}
-    for what in ("total", "residual"):
+    closed = any(str(name).startswith("closed_") for audit in filled.values() for name in audit.data_vars)
+    for what in ("total", "residual", *(("closed",) if closed else ())):
         per_source = [
             xr.concat([_or_missing(audit, f"{what}_{budget}") for budget in names], "budget")
             for audit in filled.values()
@@ -161,7 +193,9 @@ def combine(audits: dict[str, xr.Dataset], rates: dict[str, dict[str, float]]) -
     one, step = np.ones_like(seconds), seconds
     scale = _by_lead([step if declared[name].as_rate else one for name in names])
     expected = xr.DataArray(constant, dims=("source", "budget")) * _by_lead([step] * len(names))
-    result["budget_relative"] = (result["budget_residual"] * scale - expected) / result["budget_total"]
+    for what, share in (("residual", "relative"), ("closed", "closed_relative")):
+        if what in stacked:
+            result[f"budget_{share}"] = (result[f"budget_{what}"] * scale - expected) / result["budget_total"]
     result["unaccounted"] = (("source", "budget"), constant)
     result["budget_units"] = ("budget", [budgets.units_of(declared[name]) for name in names])
     result["total_units"] = ("budget", [declared[name].units for name in names])
@@ -233,13 +267,14 @@ def _seconds(init_time: np.ndarray, lead_time: np.ndarray) -> np.ndarray:
     return np.stack([seconds_between(row) for row in valid_times(init_time, lead_time)])
 
 
-def _check_step(ledger: Ledger, lead_time: np.ndarray, step_seconds: float) -> None:
-    """What needs fluxes is skipped where leads are not one step of the fluxes apart."""
+def _check_step(ledger: Ledger, lead_time: np.ndarray, step_seconds: float) -> bool:
+    """Whether leads are one step of the fluxes apart; where they are not, what needs fluxes is skipped."""
     seconds = np.diff(lead_seconds(lead_time))
-    if not np.allclose(seconds, step_seconds):
+    if not (stepwise := np.allclose(seconds, step_seconds)):
         reason = f"leads are {seconds.max() / 3600:g} h apart, fluxes are means over {step_seconds / 3600:g} h"
         for name in (name for name, quantity in ledger.declared.items() if quantity.fluxes):
             ledger.skipped.setdefault(name, reason)
+    return stepwise
 
 
 def _by_lead(rows):
@@ -251,10 +286,13 @@ def _or_missing(audit, name):
     return audit[name] if name in audit else xr.full_like(template, np.nan)
 
 
-def _steps(total, source, seconds):
+def _steps(total, source, seconds, outflow: Mapping[str, np.ndarray]):
     result = {f"total_{name}": amount for name, amount in total.items()}
     for name, residual in budgets.residuals(total, source, seconds).items():
         result[f"residual_{name}"] = np.concatenate([[np.nan], residual])
+        if name in outflow:
+            left = outflow[name][1:] * (1 if quantities()[name].as_rate else seconds)
+            result[f"closed_{name}"] = np.concatenate([[np.nan], residual + left])
     return result
 
 

@@ -26,6 +26,26 @@ class ScenarioOptions(Options):
 
 
 @dataclasses.dataclass(frozen=True)
+class OutflowOptions(Options):
+    """What leaves a limited area by its sides, from driving data (docs/limited_area.md)."""
+
+    budgets: tuple[str, ...] = option(("dry_air", "water", "energy"), "of which it is made", shortest=1)
+    divergence: tuple[str, ...] = option(
+        (),
+        "of them those made of the driving data's divergence of vertically integrated transport; the others are what the "
+        "budgets of the driving data leave unexplained over the domain",
+    )
+    energy: Literal["hydrostatic", "total"] = option("hydrostatic", "form of energy, as it is trained")
+    heat_capacity: Literal["constant", "moist"] = option("constant")
+    kinetic: bool = option(True)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if other := [name for name in self.divergence if name not in self.budgets]:
+            raise ValueError(f"Expected divergence among the budgets {', '.join(self.budgets)}, got {', '.join(other)}")
+
+
+@dataclasses.dataclass(frozen=True)
 class VerifyOptions(Options):
     """What is scored, where, and against which climatology; `period` and `climatology` are first and last times."""
 

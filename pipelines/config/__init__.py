@@ -12,6 +12,7 @@ from pipelines.config.cycles import AssimilateConfig, CycleConfig
 from pipelines.config.data import (
     GridConfig,
     IngestConfig,
+    OutflowConfig,
     SimulateConfig,
     SourceConfig,
     StatsConfig,
@@ -61,6 +62,7 @@ __all__ = [
     "ObservationsConfig",
     "ObserveConfig",
     "OptimizerConfig",
+    "OutflowConfig",
     "Period",
     "PhaseConfig",
     "ReportConfig",
@@ -85,6 +87,7 @@ class Experiment(Model):
     simulate: SimulateConfig | None = None
     ingest: IngestConfig | None = None
     stats: StatsConfig | None = None
+    outflow: OutflowConfig | None = pydantic.Field(None, json_schema_extra=NEW)
     train: TrainConfig | None = None
     observe: ObserveConfig | None = pydantic.Field(None, json_schema_extra=NEW)
     learn: LearnConfig | None = pydantic.Field(None, json_schema_extra=NEW)
@@ -110,6 +113,7 @@ STAGES: dict[str, type[Model]] = {
     "simulate": SimulateConfig,
     "ingest": IngestConfig,
     "stats": StatsConfig,
+    "outflow": OutflowConfig,
     "train": TrainConfig,
     "observe": ObserveConfig,
     "learn": LearnConfig,

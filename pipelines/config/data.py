@@ -10,6 +10,7 @@ from pydantic import Field
 from emulator.embedded.options import Scenario
 from emulator.ingestion.options import GridOptions, IngestOptions, VerticalOptions
 from emulator.sources.options import SourceOptions
+from emulator.verify.options import OutflowOptions
 from pipelines.config.base import NEW, Count, DaskConfig, Model, Period, Positive, registered
 from pipelines.config.declared import Key, model_of
 
@@ -111,6 +112,16 @@ class IngestConfig(
     def store_of(self, scenario: str) -> Path:
         """The store of a scenario."""
         return self.output.parent / f"{scenario}.zarr"
+
+
+class OutflowConfig(model_of(OutflowOptions)):
+    """What leaves a limited area by its sides over every step, from driving data."""
+
+    store: Path = Field(description="driving data: an analysis, or forecasts with all leads")
+    domain: Path = Field(description="analysis of the limited area")
+    output: Path
+    static: Path | None = Field(None, description="analysis with the orography of driving forecasts that lack it")
+    period: Period = Field(Period(), description="of an analysis; None: all of it")
 
 
 class StatsConfig(Model):

@@ -339,5 +339,5 @@ def test_a_driving_forecast_on_the_domain_keeps_cells_that_are_the_same():
     found = on_domain(forecasts, DOMAIN)
     for name in NAMES:
         np.testing.assert_array_equal(found[name].values, box(forecasts)[name].values)
-    with pytest.raises(ValueError, match="driving forecasts that cover"):
+    with pytest.raises(ValueError, match="driving data that cover"):
         on_domain(box(forecasts), grid_of(dataset.isel(latitude=slice(1, 15), longitude=slice(4, 24))))

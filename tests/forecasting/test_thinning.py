@@ -43,3 +43,13 @@ def test_europe_is_cut_out_whole(grid):
     if grid.has_rows:
         assert not found.is_split
         assert_array_equal(found.longitude, np.arange(-10, 41, 5))
+
+
+def test_what_leaves_a_domain_by_its_sides_is_not_kept_of_a_part_of_it():
+    grid = GRIDS["map"]
+    whole = on(grid).assign(
+        outflow_water=("lead_time", np.arange(3.0)), residual_after_water=("lead_time", np.zeros(3))
+    )
+    part = thinned(whole, inside=REGIONS["europe"].contains(*grid.mesh()))
+    assert "outflow_water" not in part and "residual_after_water" in part
+    assert "outflow_water" in thinned(whole, inside=np.ones(grid.shape, bool))

@@ -25,6 +25,7 @@ SURFACE_FLUXES = (
     LATENT_HEAT,
 )
 SNOWFALL = "mean_snowfall_rate"
+DIVERGENCE = "mean_vertical_integral_of_divergence_of_total_energy_flux"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +101,7 @@ ENERGY = register(
         content=content,
         fluxes=dict.fromkeys(TOP_FLUXES, 1.0) | dict.fromkeys(SURFACE_FLUXES, -1.0),
         optional_fluxes=(SNOWFALL,),
+        divergence={DIVERGENCE: 1.0},
         gain=gain,
         column=column,
         unaccounted="heating",

@@ -50,6 +50,8 @@ class Quantity:
       medium: "air", in layers of the dimension `level`, or "sea", on depths.
       fluxes: mean rates over the step, and what a unit of each adds to a column per second.
       optional: fields of the state that count where they are known; optional_fluxes: the same of fluxes.
+      divergence: mean rates of the divergence of vertically integrated transport, and what a unit of each takes from a column
+        per second; the area mean over a domain is what leaves it by its sides.
       gain: what a column gains per second, `gain(fields, constants)`, where it is more than the sum over `fluxes`.
       column: amount of every column, `column(columns)`, where it is more than the integral of the content.
       control: field that is changed where no correction is written for the budget; by default the first of `state`.
@@ -70,6 +72,7 @@ class Quantity:
     fluxes: Mapping[str, float] = dataclasses.field(default_factory=dict)
     optional: tuple[str, ...] = ()
     optional_fluxes: tuple[str, ...] = ()
+    divergence: Mapping[str, float] = dataclasses.field(default_factory=dict)
     gain: Callable[[Fields, Constants], Any] | None = None
     column: Callable[[Columns], Any] | None = None
     control: str = ""

@@ -27,6 +27,7 @@ WATER = register(
         content=content,
         fluxes={EVAPORATION: -1.0, PRECIPITATION: -1.0},
         optional=SPECIES[1:],
+        divergence={DIVERGENCE: 1.0},
         unaccounted="moistening",
         drift=("kg/m²", 1.0),
         order=1,

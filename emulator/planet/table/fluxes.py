@@ -28,6 +28,10 @@ TABLE = (
     flux("mean_vertically_integrated_moisture_divergence", units="kg m-2 s-1", sign=_DIVERGENCE, short="mvimd",
          parameter=235054, also="avg_vimdf vimd vertically_integrated_moisture_divergence "
                                 "-tendency_of_total_water_path_due_to_advection"),
+    flux("mean_vertical_integral_of_divergence_of_mass_flux", units="kg m-2 s-1",
+         sign="positive where the column loses air to its neighbours"),
+    flux("mean_vertical_integral_of_divergence_of_total_energy_flux", units="W m-2",
+         sign="positive where the column loses energy to its neighbours"),
     flux("mean_runoff_rate", standard_name="runoff_flux", **_RATE, short="mror", parameter=235048, cmip="mrro",
          also="avg_rorwe ro runoff"),
     flux("mean_surface_runoff_rate", standard_name="surface_runoff_flux", **_RATE, short="msror", parameter=235020,

@@ -176,10 +176,18 @@ def _boundaries(view):
                 f"{name} is nudged: its waves of {nudged['length_km']:g} km and more in {names} are drawn to the driving "
                 f"data's inside the domain too, {how}.{known}"
             )
+        if record.get("outflow_of") == "analysis" and record["kind"] != "analysis":
+            sentences.append(
+                f"What leaves the domain of {name} by its sides is that of an analysis at its valid times, which a real "
+                "forecast does not know."
+            )
     if view.scores.attrs.get("open_domain") and budgets.has_budgets(view):
+        how = "no correction closes them"
+        if budgets.has_outflow(view):
+            how = "corrections, where there are any, close them with a given flux, and are as good as that is"
         sentences.append(
             "The domain is open: what its budgets leave unexplained is the flux through its sides, estimated as that "
-            "residual; no correction closes them."
+            f"residual; {how}."
         )
     return sentences
 

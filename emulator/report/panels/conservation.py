@@ -21,6 +21,7 @@ def conservation(view: View) -> list:
     stands = let_stand(view)
     return [
         residual_panel(view),
+        closure_panel(view) if has_outflow(view) else None,
         table("Budgets", budget_table(view)),
         stands and note(stands),
         drift_panel(view),
@@ -30,6 +31,11 @@ def conservation(view: View) -> list:
 
 def has_budgets(view: View) -> bool:
     return "budget_relative" in view.scores
+
+
+def has_outflow(view: View) -> bool:
+    """Whether forecasts of a domain record what left it by its sides."""
+    return "budget_closed_relative" in view.scores
 
 
 def sources(view: View) -> list[str]:
@@ -42,9 +48,9 @@ def label(view: View, source: str) -> str:
     return "reference (truth)" if source == "truth" else source
 
 
-def step_rms(view: View, source: str, budget: str) -> np.ndarray:
+def step_rms(view: View, source: str, budget: str, what: str = "budget_relative") -> np.ndarray:
     """Root mean square over initial times of the relative residual per step, `(lead,)`; NaN where none was audited."""
-    return np.sqrt(_mean(_audited(view, "budget_relative", source, budget) ** 2))
+    return np.sqrt(_mean(_audited(view, what, source, budget) ** 2))
 
 
 def drift(view: View, source: str, budget: str) -> np.ndarray:
@@ -87,20 +93,7 @@ def _by_budget(view: View, height: float, values: Callable[[str, str], np.ndarra
 
 def residual_panel(view: View) -> Panel:
     """Relative residual per step of each budget, logarithmic."""
-    figure, axes = _by_budget(view, 3.1, lambda source, budget: step_rms(view, source, budget), sharey=True)
-    for axis, _ in axes:
-        axis.set_yscale("log")
-        power_ticks(axis.yaxis)
-    axes[0][0].set_ylabel("residual per step, relative")
-    readings = [
-        f"{quantity(budget).label}: "
-        + ", ".join(
-            f"{label(view, s)} {scientific(value)}"
-            for s in sources(view)
-            if np.isfinite(value := overall(view, s, budget))
-        )
-        for _, budget in axes
-    ]
+    figure, readings = _residuals(view, "budget_relative")
     if view.scores.attrs.get("open_domain"):
         return Panel(
             "Budgets of an open domain: what passes its sides",
@@ -109,7 +102,7 @@ def residual_panel(view: View) -> Panel:
             "unexplained.",
             "Air, water and energy enter and leave a limited area by its sides. A good forecast lets through as much as the "
             "reference: its line lies on that one, neither above nor below.",
-            svg(figure, "Relative residual per step against lead. " + "; ".join(readings) + ".", "residual"),
+            svg(figure, f"Relative residual per step against lead. {readings}.", "residual"),
         )
     return Panel(
         "Budgets: what each step leaves unexplained",
@@ -119,8 +112,43 @@ def residual_panel(view: View) -> Panel:
         "came in and went out; what is left over is the residual. The lower the line, the tighter the budget is closed. The "
         "reference's own line shows how well the data themselves obey the budget."
         + (f" {let_stand(view)}" if let_stand(view) else ""),
-        svg(figure, "Relative budget residual per step against lead. " + "; ".join(readings) + ".", "residual"),
+        svg(figure, f"Relative budget residual per step against lead. {readings}.", "residual"),
     )
+
+
+def closure_panel(view: View) -> Panel:
+    """The same with what left the domain by its sides, as the forecasts were given it."""
+    figure, readings = _residuals(view, "budget_closed_relative")
+    return Panel(
+        "Budgets with the given flux through the sides",
+        "Root mean square over initial times of what one step leaves unexplained of the domain's dry air, water and energy, "
+        "relative to the domain's total, once what left by the sides counts, as the forecasts were given it; audited in "
+        "double precision from the fields as written.",
+        "Closed budgets lie at rounding; a forecast without corrections lets through something else than it was given. The "
+        "reference's line is how well the given flux is the reference's own, which holds the imbalance of the data that it "
+        "was made of. Where that line lies high, corrections push the forecast away from the reference."
+        + (f" {let_stand(view)}" if let_stand(view) else ""),
+        svg(figure, f"Relative residual per step with the given flux against lead. {readings}.", "closure"),
+    )
+
+
+def _residuals(view: View, what: str) -> tuple[Figure, str]:
+    """A figure of relative residuals per step, logarithmic, and what it shows in words."""
+    figure, axes = _by_budget(view, 3.1, lambda source, budget: step_rms(view, source, budget, what), sharey=True)
+    for axis, _ in axes:
+        axis.set_yscale("log")
+        power_ticks(axis.yaxis)
+    axes[0][0].set_ylabel("residual per step, relative")
+    readings = [
+        f"{quantity(budget).label}: "
+        + ", ".join(
+            f"{label(view, s)} {scientific(value)}"
+            for s in sources(view)
+            if np.isfinite(value := overall(view, s, budget, what))
+        )
+        for _, budget in axes
+    ]
+    return figure, "; ".join(readings)
 
 
 def drift_panel(view: View) -> Panel:
@@ -226,14 +254,23 @@ def budget_table(view: View) -> str:
                 f"<td>{scientific(relative)}</td>"
                 f"<td>{number(mean_residual(view, source, budget))} {per}</td>"
                 f"<td>{number(overall(view, source, budget, 'budget_residual'))} {per}</td>"
-                f"<td>{number(drift)} {quantity(budget).drift[0]}</td></tr>"
+                f"<td>{number(drift)} {quantity(budget).drift[0]}</td>"
+                + (f"<td>{_closed(view, source, budget)}</td>" if has_outflow(view) else "")
+                + "</tr>"
             )
+    given = '<th scope="col">With the given flux, relative (rms)</th>' if has_outflow(view) else ""
     return (
         '<table class="budget"><thead><tr><th scope="col" class="text">Budget</th><th scope="col" class="text">Source</th>'
         '<th scope="col">Residual per step, relative (rms)</th><th scope="col">Mean residual</th>'
-        '<th scope="col">Residual (rms)</th><th scope="col">Drift of the total per day</th></tr></thead>'
+        f'<th scope="col">Residual (rms)</th><th scope="col">Drift of the total per day</th>{given}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table>"
     )
+
+
+def _closed(view: View, source: str, budget: str) -> str:
+    """Residual of a source with what left by the sides; nothing where it is not known."""
+    value = overall(view, source, budget, "budget_closed_relative")
+    return scientific(value) if np.isfinite(value) else ""
 
 
 def _shares(view, names) -> str:

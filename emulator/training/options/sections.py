@@ -97,6 +97,11 @@ class BoundaryOptions(Options):
         "outside",
         "inside: the outermost cells of the domain are set to the driving data after every step; the loss leaves them out",
     )
+    outflow: Path | None = option(
+        None,
+        "what leaves the domain by its sides over every step, with which conservation closes its budgets",
+        new=True,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
