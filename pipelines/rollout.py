@@ -17,11 +17,12 @@ from emulator.exports.export import check_formats
 from emulator.forecasting.driving import Forecasts, check_driving, driven
 from emulator.forecasting.ensembles import check_ensemble
 from emulator.forecasting.forecaster import Forecaster
+from emulator.forecasting.models import Models
 from emulator.forecasting.nudging import NudgedBy, nudged_by
 from emulator.forecasting.oceans import make_sea
 from emulator.forecasting.options import DiffusionOptions, DrivingOptions, EnsembleOptions, ThinOptions, ocean_options
 from emulator.forecasting.pressure import check_pressures
-from emulator.forecasting.run import Models, attributes_of, step_length
+from emulator.forecasting.run import attributes_of, step_length
 from emulator.forecasting.schedule import Schedule, count_steps
 from emulator.forecasting.sea import Sea
 from emulator.forecasting.together import together

@@ -26,6 +26,7 @@ PLAUSIBLE = {
     fluxes.LATENT_HEAT: (-600.0, -4.0),
 }
 LATENT_TOLERANCE = 0.25  # sublimation takes 13 % more heat than evaporation
+EITHER_WAY = ("mean_surface_sensible_heat_flux",)  # of a region's mean: cold ground takes heat from the air
 
 
 def check_units(attributes: Mapping[str, Mapping]) -> None:
@@ -54,12 +55,14 @@ def check_units(attributes: Mapping[str, Mapping]) -> None:
         _check_sign(entry, given)
 
 
-def check_means(means: Mapping[str, float], constants: Constants = ERA5) -> None:
-    """Compare global means over the training period with what is possible on an Earth-like planet.
+def check_means(means: Mapping[str, float], constants: Constants = ERA5, region: bool = False) -> None:
+    """Compare means over the training period with what is possible on an Earth-like planet.
 
     Args:
       means: by variable, the area mean in the table's units (over levels as well).
       constants: the data's own, for the latent heat.
+      region: they are not of the whole globe. A desert has no rain and a polar night no sun, so that sizes are not compared;
+        a mean that would be plausible with the other sign still tells of a sign that is turned round.
 
     Raises:
       ValueError: naming the variable and whether its sign or its size is wrong.
@@ -69,14 +72,16 @@ def check_means(means: Mapping[str, float], constants: Constants = ERA5) -> None
             continue
         low, high = PLAUSIBLE[name]
         units, sign = VARIABLES[name].units, VARIABLES[name].sign
-        if low <= mean <= high:
-            continue
         turned = f" The sign convention is {sign}." if sign and low <= -mean <= high else ""
+        if low <= mean <= high or (region and (not turned or name in EITHER_WAY)):
+            continue
         reason = "its sign is turned round" if turned else "its unit or its time cell is another"
         raise ValueError(
-            f"Expected a global mean of {name} between {low:g} and {high:g} {units}, got {mean:.4g}: {reason}.{turned}"
+            f"Expected a {'regional' if region else 'global'} mean of {name} between {low:g} and {high:g} {units}, got "
+            f"{mean:.4g}: {reason}.{turned}"
         )
-    if fluxes.EVAPORATION in means and fluxes.LATENT_HEAT in means:
+    hardly = region and abs(means.get(fluxes.EVAPORATION, 0.0)) < -PLAUSIBLE[fluxes.EVAPORATION][1]
+    if fluxes.EVAPORATION in means and fluxes.LATENT_HEAT in means and not hardly:
         expected = constants.latent_heat_vaporisation * means[fluxes.EVAPORATION]
         if not abs(means[fluxes.LATENT_HEAT] / expected - 1) <= LATENT_TOLERANCE:
             raise ValueError(

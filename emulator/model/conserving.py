@@ -125,8 +125,8 @@ def prepared(
     except ValueError as error:
         raise ValueError(f"{error}; or train with {without}") from None
     check_units({name: dict(dataset[name].attrs) for name in names})
-    if grid.is_global():  # a desert has no rain, a polar night no sun
-        check_means({n: float(statistics[n].sel(statistic="mean").mean()) for n in names}, atmosphere.constants)
+    means = {name: float(statistics[name].sel(statistic="mean").mean()) for name in names}
+    check_means(means, atmosphere.constants, region=not grid.is_global())
     orography = atmosphere.geopotential_at_surface
     orography = None if orography is None else orography.tolist()
     saved = {"variances": _variances(channels, statistics), "orography": orography}

@@ -80,3 +80,22 @@ def test_wrong_units_of_the_state_are_refused(name, factor):
 def test_latent_heat_must_be_that_of_evaporation():
     with pytest.raises(ValueError, match="near the latent heat of mean_evaporation_rate"):
         check_means(MEANS | {fluxes.EVAPORATION: 3 * MEANS[fluxes.EVAPORATION]})
+
+
+@pytest.mark.parametrize("name", sorted(set(MEANS) - {"temperature", "specific_humidity", "surface_pressure"}))
+def test_of_a_region_a_turned_sign_is_found_and_no_size(name):
+    """A desert's rain and a polar night's sun are smaller than any globe's; cold ground takes heat from the air."""
+    few = {key: MEANS[key] for key in MEANS if key not in (fluxes.LATENT_HEAT, fluxes.EVAPORATION) or key == name}
+    check_means(few | {name: 1e-3 * MEANS[name]}, region=True)
+    turned = MEANS | {name: -MEANS[name]}
+    if name == "mean_surface_sensible_heat_flux":
+        check_means(turned, region=True)
+        return
+    with pytest.raises(ValueError, match=f"regional mean of {name} .* its sign is turned round"):
+        check_means(turned, region=True)
+
+
+def test_of_a_region_too_latent_heat_goes_with_evaporation():
+    check_means({fluxes.EVAPORATION: 0.0, fluxes.LATENT_HEAT: 0.0}, region=True)
+    with pytest.raises(ValueError, match="near the latent heat of mean_evaporation_rate"):
+        check_means(MEANS | {fluxes.EVAPORATION: 3 * MEANS[fluxes.EVAPORATION]}, region=True)

@@ -15,9 +15,9 @@ import emulator as em
 from emulator.data.samples import Samples
 from emulator.files.interruption import Interrupted
 from emulator.forecasting.forecaster import Forecaster
+from emulator.forecasting.models import Models
 from emulator.forecasting.options import EnsembleOptions
 from emulator.forecasting.position import Position
-from emulator.forecasting.run import Models
 from emulator.forecasting.schedule import Schedule
 from emulator.model import checkpoint
 from emulator.model.bounds import released

@@ -12,9 +12,9 @@ from torch.testing import assert_close
 import emulator as em
 from emulator.data.forcing import StepInputs
 from emulator.forecasting.forecaster import Forecaster
+from emulator.forecasting.models import Models
 from emulator.forecasting.options import EnsembleOptions
 from emulator.forecasting.position import Position
-from emulator.forecasting.run import Models
 from emulator.forecasting.schedule import Schedule
 from emulator.model import checkpoint
 from emulator.model.assemble import make_network, network_of
