@@ -190,6 +190,34 @@ class Pointwise(nn.Conv2d):
         return linear(x.permute(0, 2, 3, 1), self.weight[:, :, 0, 0], self.bias).permute(0, 3, 1, 2)
 
 
+class ToPatches(nn.Conv2d):
+    """Convolution whose stencils lie side by side, as one product of patches and with the channels last."""
+
+    def __init__(self, inputs: int, outputs: int, size: int):
+        super().__init__(inputs, outputs, size, size)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`(batch, inputs, row, column)` of whole patches -> `(batch, outputs, row / size, column / size)`."""
+        size = self.kernel_size[0]
+        cells = x.permute(0, 2, 3, 1).unflatten(2, (-1, size)).unflatten(1, (-1, size)).transpose(2, 3)
+        y = F.linear(cells.flatten(3), self.weight.permute(0, 2, 3, 1).flatten(1), self.bias)
+        return y.permute(0, 3, 1, 2)
+
+
+class FromPatches(nn.ConvTranspose2d):
+    """Transposed convolution whose stencils lie side by side, likewise."""
+
+    def __init__(self, inputs: int, outputs: int, size: int):
+        super().__init__(inputs, outputs, size, size)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`(batch, inputs, row, column)` -> `(batch, outputs, size row, size column)`."""
+        size = self.kernel_size[0]
+        weight, bias = self.weight.permute(2, 3, 1, 0).flatten(0, 2), self.bias.repeat(size**2)
+        y = F.linear(x.permute(0, 2, 3, 1), weight, bias).unflatten(3, (size, size, -1))
+        return y.transpose(2, 3).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
+
+
 class Residual(nn.Module):
     """Two convolutions of 3 x 3 cells, each with group norm and SiLU, added to what they take in (He et al. 2016)."""
 

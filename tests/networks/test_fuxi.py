@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from emulator.networks.edges import Edges
 from emulator.networks.fuxi import FuXi, FuXiOptions
+from emulator.networks.map_layers import FromPatches, ToPatches
 from emulator.networks.registry import NetworkError, build
 from emulator.planet.grid import Grid
 
@@ -73,6 +74,14 @@ def test_the_embedding_is_that_of_a_cube_of_all_input_times():
         net.embed.bias.copy_(cube.bias)
     states = torch.randn(2, times, variables, 12, 24, dtype=torch.float64)
     assert_close(net.embed(states.flatten(1, 2)), cube(states.transpose(1, 2)).squeeze(2))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_stencils_side_by_side_are_the_convolutions(size):
+    x = fields(2, 5, 2 * size, 4 * size, dtype=torch.float64)
+    for layer, plain in ((ToPatches(5, 7, size), torch.nn.Conv2d), (FromPatches(5, 7, size), torch.nn.ConvTranspose2d)):
+        layer = layer.double()
+        assert_close(layer(x), plain.forward(layer, x))
 
 
 def test_biases_by_distance_follow_their_weights():
