@@ -39,17 +39,23 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, keep:
     return y, summed
 
 
-def backward(g: Tensor, x: Tensor, summed: Tensor, dilation: int, of_x: bool) -> tuple[Tensor | None, Tensor]:
-    """Gradients of x, where it is asked for, and of the weights, from that of the result."""
+def backward(
+    g: Tensor, x: Tensor, summed: Tensor, dilation: int, of_x: bool, of_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of x and of the weights, where they are asked for, from that of the result."""
     outputs, inputs = summed.shape[1:]
-    g_x, g_summed = torch.zeros_like(x) if of_x else None, torch.zeros_like(summed)
+    g_x, g_summed = (torch.zeros_like(of) if asked else None for of, asked in ((x, of_x), (summed, of_weight)))
     for at in _portions(g, dilation):
-        sums, products = _room(at, inputs), _room(at, outputs)
-        _pass(_TO_SUMS, x, sums, at)
+        products = _room(at, outputs)
         _pass(_FROM_CELLS, g, products, at)
-        g_summed.baddbmm_(products.transpose(1, 2), sums)
+        if of_weight:
+            sums = _room(at, inputs)
+            _pass(_TO_SUMS, x, sums, at)
+            g_summed.baddbmm_(products.transpose(1, 2), sums)
         if of_x:
             _pass(_FROM_SUMS, g_x, torch.bmm(products, summed), at)
+    if not of_weight:
+        return g_x, None
     return g_x, torch.mm(SUMS.t(), g_summed.view(16, -1)).t().contiguous().view(outputs, inputs, 3, 3)
 
 

@@ -115,9 +115,7 @@ class FuXi(MapNetwork):
 
     def _map(self, x, condition, noise):
         x = self.embed(self.patches(x))
-        x = self.norm(x.movedim(1, -1)).movedim(-1, 1)
-        # the kernels of CPU take channels last; torch's convolutions are faster without
-        x = self.down(x if x.is_cpu else x.contiguous())
+        x = self.down(self.norm(x.movedim(1, -1)).movedim(-1, 1).contiguous())  # convolutions are faster so
         y = self._attended(x, condition, noise)
         y = self.head(self.up(torch.cat([x, y.to(x.dtype)], 1)))
         return self.patches.off(F.pixel_shuffle(y, self.options.patch))

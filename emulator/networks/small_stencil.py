@@ -38,5 +38,5 @@ class _Convolved(torch.autograd.Function):
     def backward(ctx, g):
         x, summed = ctx.saved_tensors
         g = g.contiguous()
-        g_x, g_weight = native.backward(g, x, summed, ctx.dilation, ctx.needs_input_grad[0])
+        g_x, g_weight = native.backward(g, x, summed, ctx.dilation, *ctx.needs_input_grad[:2])
         return g_x, g_weight, g.sum((0, 1, 2)) if ctx.needs_input_grad[2] else None, None, None

@@ -63,6 +63,27 @@ def test_what_was_made_of_weights_serves_no_others():
 
 
 @compiled
+@pytest.mark.parametrize("asked", [(True, False, False), (False, True, False), (False, False, True)])
+def test_gradients_of_one_alone_are_those_of_all(asked):
+    """As of a network whose weights are kept, or of a first layer."""
+    tensors = given(2, 71, 75, 7, 9, 1)
+    both = with_gradients(convolved, tensors)[1:]
+    tensors = [tensor.requires_grad_(wanted) for tensor, wanted in zip(tensors, asked, strict=True)]
+    y = convolved(*tensors)
+    y.backward(torch.cos(torch.arange(y.numel())).view_as(y))
+    for tensor, right, wanted in zip(tensors, both, asked, strict=True):
+        assert torch.equal(tensor.grad, right) if wanted else tensor.grad is None
+
+
+@compiled
+def test_a_second_derivative_is_refused():
+    x, weight, _ = (tensor.requires_grad_() for tensor in given(1, 80, 64, 4, 4, 1))
+    (g,) = torch.autograd.grad(convolved(x, weight, None).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        g.sum().backward()
+
+
+@compiled
 def test_threads_change_nothing_but_rounding_of_products():
     tensors, threads = given(2, 64, 96, 10, 14, 1), torch.get_num_threads()
     found = []
