@@ -20,7 +20,7 @@ from emulator.networks.channel_axes import Axes, ChannelAxis
 from emulator.networks.conditions import ModulatedNorm, NoiseOptions, noise_count, scalar_count
 from emulator.networks.dropout import DropPath
 from emulator.networks.edges import Edges, edges_of
-from emulator.networks.map_layers import FromPatches, MapConv, Patches, Residual, Surroundings, ToPatches, start_at_zero
+from emulator.networks.map_layers import MapConv, Patches, Residual, Surroundings, start_at_zero
 from emulator.networks.map_network import MapNetwork
 from emulator.networks.registry import network
 from emulator.networks.windows import Dense, Moves, Perceptron, Windows, shifted
@@ -94,7 +94,7 @@ class FuXi(MapNetwork):
         self.patches = Patches(shape, 2 * patch, edges, space=space)
         around = Surroundings(edges, space, self.patches.bounds).coarser(patch)
         inner, of_inner = tuple(n // (2 * patch) for n in self.patches.padded), around.coarser(2)
-        self.embed = ToPatches(in_channels, width, patch)
+        self.embed = nn.Conv2d(in_channels, width, patch, patch)
         self.norm = nn.LayerNorm(width)
         self.down = nn.Sequential(MapConv(width, width, 3, around, 2, 1), Residual(width, options.groups, of_inner))
         self.windows = nn.ModuleList(shifted(inner, options.window, of_inner.edges, space, of_inner.bounds))
@@ -104,7 +104,7 @@ class FuXi(MapNetwork):
             Block(self.windows[max(n - 1, 0) % 2], self.windows[n % 2], largest, options, options.drop_path * n / last)
             for n in range(options.blocks)
         )
-        self.up = nn.Sequential(FromPatches(2 * width, width, 2), Residual(width, options.groups, around))
+        self.up = nn.Sequential(nn.ConvTranspose2d(2 * width, width, 2, 2), Residual(width, options.groups, around))
         self.head = start_at_zero(nn.Conv2d(width, out_channels * patch**2, 1), options.zero_output)
 
     @property
@@ -114,8 +114,9 @@ class FuXi(MapNetwork):
         return {"head.weight": cells, "head.bias": cells}
 
     def _map(self, x, condition, noise):
-        x = self.embed(self.patches(x))
-        x = self.down(self.norm(x.movedim(1, -1)).movedim(-1, 1).contiguous())  # convolutions are faster so
+        # channels last for the norm, and where patches are many; other convolutions are faster without
+        x = self.embed(self.patches(x).contiguous(memory_format=torch.channels_last))
+        x = self.down(self.norm(x.movedim(1, -1)).movedim(-1, 1).contiguous())
         y = self._attended(x, condition, noise)
         y = self.head(self.up(torch.cat([x, y.to(x.dtype)], 1)))
         return self.patches.off(F.pixel_shuffle(y, self.options.patch))
@@ -191,8 +192,8 @@ class CosineAttention(nn.Module):
 
     def _biases(self):
         """Those of the windows, where no gradients are wanted from an earlier call with weights that were the same."""
-        weights = [*self.distance.parameters()]
-        if not alone(self.places, *weights):
+        weights = tuple(self.distance.parameters())
+        if torch.is_autocast_enabled("cpu") or not alone(self.places, *weights):
             return self._made()
         if self._kept is None or not all(map(torch.equal, self._kept[0], weights)):
             self._kept = [weight.detach().clone() for weight in weights], self._made()

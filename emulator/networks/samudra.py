@@ -25,7 +25,6 @@ from emulator.networks.map_layers import Pointwise, SphereConv, start_at_zero
 from emulator.networks.map_network import MapNetwork
 from emulator.networks.map_norms import map_norm
 from emulator.networks.registry import network
-from emulator.networks.small_stencil import convolved
 from emulator.options import Options, option
 from emulator.parallel.space import ALONE, Space
 from emulator.planet.grid import Grid
@@ -122,7 +121,7 @@ class Samudra(MapNetwork):
         # as published, the last block is dilated as those of the second level are
         self.last = block(widths[0], widths[0], 0, dilations[min(1, depth - 1)])
         self.up = nn.ModuleList(block(b, a, n, dilation) for n, (a, b, dilation) in pairs[1:])
-        self.decoder = start_at_zero(Stencil(widths[0], out_channels, places[0].around(1)), options.zero_output)
+        self.decoder = start_at_zero(SphereConv(widths[0], out_channels, places[0].around(1)), options.zero_output)
         self.drop_path = DropPath(options.drop_path)
 
     @property
@@ -161,24 +160,14 @@ class Samudra(MapNetwork):
         return self.decoder(x)
 
 
-class Stencil(SphereConv):
-    """The same by minimal filtering where there are channels enough.
-
-    Here alone: of other networks, as they are configured, steps gain nothing or less than 4 % by it, and those of some lose.
-    """
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return convolved(self.around(x), self.weight, self.bias, self.dilation[0])
-
-
 class Block(nn.Module):
     """Two dilated convolutions with a norm and a capped GELU after each, and one of single cells, added to the input."""
 
     def __init__(self, inputs, outputs, place, dilation, options):
         super().__init__()
         hidden, around = inputs * options.expansion, place.around(dilation)
-        self.first = Stencil(inputs, hidden, around)
-        self.second = Stencil(hidden, hidden, around)
+        self.first = SphereConv(inputs, hidden, around)
+        self.second = SphereConv(hidden, hidden, around)
         self.third = Pointwise(hidden, outputs)
         self.skip = nn.Identity() if inputs == outputs else Pointwise(inputs, outputs)
         self.norms = nn.ModuleList(map_norm(options.norm, hidden, place.space, place.share) for _ in range(2))

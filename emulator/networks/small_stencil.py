@@ -7,6 +7,7 @@ from emulator.kernels import filtering as native
 from emulator.kernels.library import takes
 
 FEWEST = 5000  # weights of a cell from which on filtering gains: 64 x 64 lose a quarter, 50 x 100 gain a fifth (Zen 4)
+CELLS = 256  # of all samples, likewise: their sums cost as much as of few: 72 lose an eighth, 288 gain up to a tenth
 
 
 def convolved(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, dilation: int = 1) -> torch.Tensor:
@@ -14,8 +15,9 @@ def convolved(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, 
 
     By the kernels in float32 on CPU, with 16 products of channels for four cells in place of 36 and the channels last.
     """
-    fits = weight.shape[0] * weight.shape[1] >= FEWEST and not torch.is_autocast_enabled("cpu")
-    if takes(x, weight, bias, fits=fits and x.numel() > 0):
+    cells = len(x) * (x.shape[2] - 2 * dilation) * (x.shape[3] - 2 * dilation)
+    fits = weight.shape[0] * weight.shape[1] >= FEWEST and cells >= CELLS and not torch.is_autocast_enabled("cpu")
+    if takes(x, weight, bias, fits=fits):
         return _Convolved.apply(x.permute(0, 2, 3, 1), weight, bias, dilation, torch.is_grad_enabled()).permute(
             0, 3, 1, 2
         )

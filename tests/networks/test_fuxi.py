@@ -9,7 +9,6 @@ from torch.testing import assert_close
 
 from emulator.networks.edges import Edges
 from emulator.networks.fuxi import FuXi, FuXiOptions
-from emulator.networks.map_layers import FromPatches, ToPatches
 from emulator.networks.registry import NetworkError, build
 from emulator.planet.grid import Grid
 
@@ -76,14 +75,6 @@ def test_the_embedding_is_that_of_a_cube_of_all_input_times():
     assert_close(net.embed(states.flatten(1, 2)), cube(states.transpose(1, 2)).squeeze(2))
 
 
-@pytest.mark.parametrize("size", [1, 2, 3])
-def test_stencils_side_by_side_are_the_convolutions(size):
-    x = fields(2, 5, 2 * size, 4 * size, dtype=torch.float64)
-    for layer, plain in ((ToPatches(5, 7, size), torch.nn.Conv2d), (FromPatches(5, 7, size), torch.nn.ConvTranspose2d)):
-        layer = layer.double()
-        assert_close(layer(x), plain.forward(layer, x))
-
-
 def test_biases_by_distance_follow_their_weights():
     net, x = network().eval(), fields(1, 3, 12, 24)
     with torch.no_grad():
@@ -93,6 +84,18 @@ def test_biases_by_distance_follow_their_weights():
         after = net(x)
     assert not torch.equal(after, before)
     assert_close(net(x).detach(), after)
+
+
+def test_biases_of_half_precision_are_not_kept():
+    net, x = network().eval(), fields(1, 3, 12, 24)
+    with torch.no_grad():
+        with torch.autocast("cpu", torch.bfloat16):
+            net(x)
+        assert_close(net(x), net.train()(x), rtol=0, atol=0)
+        biases = [block.attention._biases() for block in net.blocks]
+    for block, kept in zip(net.blocks, biases, strict=True):
+        for ours, right in zip(kept, block.attention._made(), strict=True):
+            assert_close(ours, right.detach(), rtol=0, atol=0)
 
 
 def test_gradients_are_right():

@@ -9,6 +9,13 @@ from emulator.kernels import library
 from emulator.networks import small_stencil
 from emulator.networks.small_stencil import convolved
 
+
+@pytest.fixture
+def few(monkeypatch):
+    """Maps of few cells are filtered too."""
+    monkeypatch.setattr(small_stencil, "CELLS", 1)
+
+
 compiled = pytest.mark.skipif(library.LIBRARY is None, reason="the kernels were not made")
 CASES = {  # batch, in, out, rows, columns, dilation
     "whole": (1, 64, 80, 12, 24, 1),
@@ -40,7 +47,7 @@ def assert_near(found, exact, most=4e-6):
 @compiled
 @pytest.mark.parametrize("last", [True, False], ids=["channels last", "columns last"])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_it_is_the_convolution_to_rounding(case, last, monkeypatch):
+def test_it_is_the_convolution_to_rounding(case, last, few, monkeypatch):
     (x, *weights), dilation = given(*case), case[-1]
     tensors = [x if last else x.contiguous(), *weights]
     exact = with_gradients(lambda *given: F.conv2d(*given, dilation=dilation), tensors, torch.float64)
@@ -52,7 +59,7 @@ def test_it_is_the_convolution_to_rounding(case, last, monkeypatch):
 
 
 @compiled
-def test_what_was_made_of_weights_serves_no_others():
+def test_what_was_made_of_weights_serves_no_others(few):
     x, weight, bias = given(1, 80, 64, 6, 8, 1)
     exact = F.conv2d(x.double(), weight.double())
     with torch.no_grad():
@@ -64,7 +71,7 @@ def test_what_was_made_of_weights_serves_no_others():
 
 @compiled
 @pytest.mark.parametrize("asked", [(True, False, False), (False, True, False), (False, False, True)])
-def test_gradients_of_one_alone_are_those_of_all(asked):
+def test_gradients_of_one_alone_are_those_of_all(asked, few):
     """As of a network whose weights are kept, or of a first layer."""
     tensors = given(2, 71, 75, 7, 9, 1)
     both = with_gradients(convolved, tensors)[1:]
@@ -76,7 +83,7 @@ def test_gradients_of_one_alone_are_those_of_all(asked):
 
 
 @compiled
-def test_a_second_derivative_is_refused():
+def test_a_second_derivative_is_refused(few):
     x, weight, _ = (tensor.requires_grad_() for tensor in given(1, 80, 64, 4, 4, 1))
     (g,) = torch.autograd.grad(convolved(x, weight, None).square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
@@ -84,7 +91,7 @@ def test_a_second_derivative_is_refused():
 
 
 @compiled
-def test_threads_change_nothing_but_rounding_of_products():
+def test_threads_change_nothing_but_rounding_of_products(few):
     tensors, threads = given(2, 64, 96, 10, 14, 1), torch.get_num_threads()
     found = []
     for count in (1, 2, 3):
@@ -96,12 +103,13 @@ def test_threads_change_nothing_but_rounding_of_products():
             assert_close(ours, again, rtol=0, atol=1e-6 * float(ours.abs().max()))
 
 
-def test_few_channels_other_types_and_no_maps_are_torchs(monkeypatch):
+def test_few_channels_or_cells_other_types_and_no_maps_are_torchs(monkeypatch):
     monkeypatch.setattr(small_stencil._Convolved, "apply", lambda *given: pytest.fail("the kernel was asked"))
-    x, weight, bias = given(1, 50, 100, 4, 4, 1)
+    x, weight, bias = given(1, 50, 100, 16, 16, 1)
+    convolved(x[:, :, :-1], weight, bias)
     convolved(x[:, :49], weight[:, :49].contiguous(), bias)
     convolved(x.double(), weight.double(), bias.double())
-    assert convolved(x[:0], weight, bias).shape == (0, 100, 4, 4)
+    assert convolved(x[:0], weight, bias).shape == (0, 100, 16, 16)
     with torch.autocast("cpu", torch.bfloat16):
         assert convolved(x, weight, bias).dtype == torch.bfloat16
     with library.set_aside():
