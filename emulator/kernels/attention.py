@@ -12,7 +12,7 @@ _CHUNKS = 16  # of samples of windows, whose gradients of a bias are summed, so 
 _STEPS = [f"{part}_{of}" for part in ("q", "k", "v", "to", "g_q", "g_k", "g_v") for of in ("window", "token", "sample")]
 _Attention = library.task(
     "attention",
-    "q k v bias gradient to kept g_q g_k g_v sums room",
+    "q k v steepness bias gradient to kept g_q g_k g_v sums steepness_sums room",
     "queries keys channels heads bias_heads bias_step",
     f"windows samples biases chunk sums_size room_size {' '.join(_STEPS)}",
     double="scale",
@@ -34,7 +34,9 @@ def padded(bias: Tensor | None, keys: int) -> Tensor:
     return bias.contiguous()
 
 
-def forward(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float, keep: bool) -> tuple[Tensor, Tensor | None]:
+def forward(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float | Tensor, keep: bool
+) -> tuple[Tensor, Tensor | None]:
     """Attention of the tokens of every window to one another, or to others.
 
     Args:
@@ -42,7 +44,7 @@ def forward(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float, keep: b
         contiguous, the others may have any steps.
       bias: `(window, 1 or head, 1 or query, key)` as `padded` gives it, added to products; fewer windows take turns. Every
         query has a key of which it is finite.
-      scale: of the products. keep: whether to keep what gradients need.
+      scale: of the products; `(head,)`, contiguous: of the products of directions. keep: whether to keep what gradients need.
     Returns `(window, query, sample, head, channel)` and what is kept.
     """
     freed_memory.keep()
@@ -50,35 +52,54 @@ def forward(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float, keep: b
     keys = k.shape[1]
     to = library.empty(*q.shape)
     kept = library.empty(windows, samples, heads, 2, queries) if keep else None
-    room = wide(channels) * (wide(keys) + queries + keys) + queries * (wide(keys) + 1)
+    room = wide(channels) * (wide(keys) + queries + keys) + queries * (wide(keys) + 1) + keys
+    if isinstance(scale, Tensor):
+        room += wide(channels) * (queries + keys)
     _run(room, q, k, v, bias, scale, to=to, kept=kept)
     return to, kept
 
 
-def backward(g: Tensor, q, k, v, bias: Tensor, scale: float, kept: Tensor, into, of_bias: bool) -> Tensor | None:
+def backward(
+    g: Tensor, q, k, v, bias: Tensor, scale: float | Tensor, kept: Tensor, into, of_bias: bool
+) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of q, k and v, written into three tensors of their shapes and any steps of the first three axes.
 
-    `g`: of the result, contiguous. `kept`: by `forward`. Returns that of a bias that is the same for all windows, where it is
-    asked for, `(head or 1, query or 1, key)` in whole vectors; its sums are always in the same order.
+    `g`: of the result, contiguous. `kept`: by `forward`. Returns that of a scale `(head,)`, and that of a bias that is the
+    same for all windows, where it is asked for, `(head or 1, query or 1, key)` in whole vectors; sums are always in the same
+    order.
     """
-    windows, queries, samples, _, channels = q.shape
-    keys, chunk, sums = k.shape[1], None, None
-    if of_bias:
-        chunk = max(-(-windows * samples // _CHUNKS), 1)
-        sums = library.empty(-(-windows * samples // chunk), *bias.shape[1:])
-    room = wide(channels) * (wide(keys) + 3 * queries + 2 * keys) + 2 * queries * wide(keys)
-    _run(room, q, k, v, bias, scale, kept=kept, gradient=g, into=into, sums=sums, chunk=chunk)
-    return None if sums is None else sums.sum(0)
+    windows, queries, samples, heads, channels = q.shape
+    keys, by_head = k.shape[1], isinstance(scale, Tensor)
+    chunk = max(-(-windows * samples // _CHUNKS), 1) if of_bias or by_head else None
+    count = chunk and -(-windows * samples // chunk)
+    sums = library.empty(count, *bias.shape[1:]) if of_bias else None
+    of_scale = library.empty(count, heads) if by_head else None
+    room = wide(channels) * (wide(keys) + 3 * queries + 2 * keys) + 2 * queries * wide(keys) + queries + keys
+    _run(room, q, k, v, bias, scale, kept=kept, gradient=g, into=into, sums=sums, of_scale=of_scale, chunk=chunk)
+    return tuple(None if of_chunks is None else of_chunks.sum(0) for of_chunks in (of_scale, sums))
 
 
-def _run(room, q, k, v, bias, scale, to=None, kept=None, gradient=None, into=(None,) * 3, sums=None, chunk=None):
+def _run(room, q, k, v, bias, scale, to=None, kept=None, gradient=None, into=(None,) * 3, **of_chunks):
     windows, queries, samples, heads, channels = q.shape
     threads = torch.get_num_threads()
-    chunk = chunk or max(
-        windows * samples // (4 * threads), 1
-    )  # a few for every thread, which may be slower than others
+    # by default a few for every thread, which may be slower than others
+    chunk = of_chunks.get("chunk") or max(windows * samples // (4 * threads), 1)
+    steepness, scale = (scale, 1.0) if isinstance(scale, Tensor) else (None, scale)
     room = library.empty(threads, wide(room))
-    tensors = q, k, v, bias, gradient, to, kept, *into, sums, room
+    tensors = (
+        q,
+        k,
+        v,
+        steepness,
+        bias,
+        gradient,
+        to,
+        kept,
+        *into,
+        of_chunks.get("sums"),
+        of_chunks.get("of_scale"),
+        room,
+    )
     placed = q, k, v, to if gradient is None else gradient, *into  # rows of the gradient lie as the result's
     steps = (tensor.stride()[:3] if tensor is not None else (0, 0, 0) for tensor in placed)
     per_query = bias.shape[3] if bias.shape[2] > 1 else 0
@@ -89,4 +110,4 @@ def _run(room, q, k, v, bias, scale, to=None, kept=None, gradient=None, into=(No
         *(step for of_tensor in steps for step in of_tensor),
         scale,
     )
-    library.call("emulator_attention", task, bias)
+    library.call("emulator_attention", task, bias, steepness)

@@ -59,6 +59,44 @@ INLINE float KERNEL(sum_of)(V x)
 #endif
 }
 
+/* Rows over their lengths with zeros behind, and 1 / the lengths. */
+INLINE struct KERNEL(rows) KERNEL(directions)(const float *from, long step, long rows, long width, float *room, float *over)
+{
+    const long wide = WIDE(width);
+    for (long r = 0; r < rows; r++) {
+        float *row = room + r * wide;
+        V square = {0};
+        memcpy(row, from + r * step, sizeof(float) * width);
+        memset(row + width, 0, sizeof(float) * (wide - width));
+        for (long c = 0; c < wide; c += WIDTH)
+            square += *(const U *)(row + c) * *(const U *)(row + c);
+        const float length = __builtin_sqrtf(KERNEL(sum_of)(square));
+        over[r] = 1 / (length < 1e-12f ? 1e-12f : length);
+        for (long c = 0; c < wide; c += WIDTH)
+            *(U *)(row + c) *= over[r];
+    }
+    return (struct KERNEL(rows)){room, wide};
+}
+
+/* Gradients of rows from those of their directions, times a factor; the sum of products of directions and their gradients. */
+INLINE float KERNEL(of_lengths)(struct KERNEL(rows) made, struct KERNEL(rows) directions, long rows, long wide,
+                                const float *over, float factor)
+{
+    float sum = 0;
+    for (long r = 0; r < rows; r++) {
+        float *to = made.at + r * made.step;
+        const float *own = directions.at + r * directions.step;
+        V product = {0};
+        for (long c = 0; c < wide; c += WIDTH)
+            product += *(const U *)(to + c) * *(const U *)(own + c);
+        const float along = KERNEL(sum_of)(product), scale = factor * over[r];
+        for (long c = 0; c < wide; c += WIDTH)
+            *(U *)(to + c) = (*(const U *)(to + c) - along * *(const U *)(own + c)) * scale;
+        sum += along;
+    }
+    return sum;
+}
+
 INLINE float KERNEL(most_of)(V x)
 {
 #if WIDTH == 16
@@ -98,16 +136,15 @@ INLINE long KERNEL(begin)(struct lattice at, long window, long sample, long head
 }
 
 /* The logits of a head, `(query, key)`: products of queries and of keys turned, and a bias. */
-INLINE void KERNEL(logits)(const struct attention *f, const float *q, const float *k, long step, float *turned,
-                           const float *bias, float *to)
+INLINE void KERNEL(logits)(const struct attention *f, struct KERNEL(rows) q, struct KERNEL(rows) k, float scale,
+                           float *turned, const float *bias, float *to)
 {
     const long wide = WIDE(f->keys);
-    const float scale = (float)f->scale;
-    KERNEL(turn_rows)(k, step, turned, f->keys, f->channels);
+    KERNEL(turn_rows)(k.at, k.step, turned, f->keys, f->channels);
     for (long n = 0; n < f->channels * wide; n += WIDTH)
         *(U *)(turned + n) *= scale;
-    KERNEL(layer_product)(f->queries, wide, (const word *)q, f->q_at.token, 1, (const word *)turned, wide, f->channels, to,
-                          wide, bias, f->bias_step);
+    KERNEL(layer_product)(f->queries, wide, (const word *)q.at, q.step, 1, (const word *)turned, wide, f->channels, to, wide,
+                           bias, f->bias_step);
 }
 
 static void KERNEL(attention_ahead)(const struct attention *f, float *room, long window, long sample)
@@ -115,6 +152,7 @@ static void KERNEL(attention_ahead)(const struct attention *f, float *room, long
     const long queries = f->queries, keys = f->keys, channels = f->channels, wide = WIDE(keys), across = WIDE(channels);
     float *turned = room, *weights = turned + across * wide, *of_v = weights + queries * wide;
     float *results = of_v + keys * across, *over = results + queries * across;
+    float *of_q = over + queries + keys, *of_k = of_q + queries * across;
     for (long head = 0; head < f->heads; head++) {
         const float *own = f->q + KERNEL(begin)(f->q_at, window, sample, head, channels);
         const float *key = f->k + KERNEL(begin)(f->k_at, window, sample, head, channels);
@@ -125,7 +163,12 @@ static void KERNEL(attention_ahead)(const struct attention *f, float *room, long
         float *kept = f->kept ? f->kept + ((window * f->samples + sample) * f->heads + head) * 2 * queries : NULL;
         const struct KERNEL(rows) v = KERNEL(rows_of)(value, f->v_at.token, keys, channels, of_v);
         const struct KERNEL(rows) made = KERNEL(rows_for)(to, f->to_at.token, channels, results);
-        KERNEL(logits)(f, own, key, f->k_at.token, turned, bias, weights);
+        struct KERNEL(rows) q = {(float *)own, f->q_at.token}, k = {(float *)key, f->k_at.token};
+        if (f->steepness) {
+            q = KERNEL(directions)(own, q.step, queries, channels, of_q, over);
+            k = KERNEL(directions)(key, k.step, keys, channels, of_k, over + queries);
+        }
+        KERNEL(logits)(f, q, k, f->steepness ? f->steepness[head] : (float)f->scale, turned, bias, weights);
         for (long n = 0; n < queries; n++) {
             float *row = weights + n * wide;
             V largest = *(const U *)row, sum = {0};
@@ -153,13 +196,13 @@ static void KERNEL(attention_ahead)(const struct attention *f, float *room, long
     }
 }
 
-static void KERNEL(attention_back)(const struct attention *f, float *room, long window, long sample, float *sums)
+static void KERNEL(attention_back)(const struct attention *f, float *room, long window, long sample, float *sums,
+                                   float *steepness_sums)
 {
     const long queries = f->queries, keys = f->keys, channels = f->channels, wide = WIDE(keys), across = WIDE(channels);
     float *turned = room, *weights = turned + across * wide, *slopes = weights + queries * wide;
     float *of_q = slopes + queries * wide, *of_g = of_q + queries * across, *of_k = of_g + queries * across;
-    float *results = of_k + keys * across;
-    const float scale = (float)f->scale;
+    float *results = of_k + keys * across, *over = results + (queries > keys ? queries : keys) * across;
     for (long head = 0; head < f->heads; head++) {
         const float *own = f->q + KERNEL(begin)(f->q_at, window, sample, head, channels);
         const float *key = f->k + KERNEL(begin)(f->k_at, window, sample, head, channels);
@@ -171,10 +214,16 @@ static void KERNEL(attention_back)(const struct attention *f, float *room, long 
         const long place = f->bias_heads > 1 ? head : 0, size = f->bias_step ? queries * wide : wide;
         const float *bias = f->bias + (window % f->biases * f->bias_heads + place) * size;
         const float *kept = f->kept + ((window * f->samples + sample) * f->heads + head) * 2 * queries;
-        const struct KERNEL(rows) q = KERNEL(rows_of)(own, f->q_at.token, queries, channels, of_q);
+        const struct KERNEL(rows) q = f->steepness
+            ? KERNEL(directions)(own, f->q_at.token, queries, channels, of_q, over)
+            : KERNEL(rows_of)(own, f->q_at.token, queries, channels, of_q);
         const struct KERNEL(rows) g = KERNEL(rows_of)(gradient, f->to_at.token, queries, channels, of_g);
-        const struct KERNEL(rows) k = KERNEL(rows_of)(key, f->k_at.token, keys, channels, of_k);
-        KERNEL(logits)(f, own, key, f->k_at.token, turned, bias, weights);
+        const struct KERNEL(rows) k = f->steepness
+            ? KERNEL(directions)(key, f->k_at.token, keys, channels, of_k, over + queries)
+            : KERNEL(rows_of)(key, f->k_at.token, keys, channels, of_k);
+        /* of directions the scale follows when their gradients are formed */
+        const float steepness = f->steepness ? f->steepness[head] : (float)f->scale, scale = f->steepness ? 1 : steepness;
+        KERNEL(logits)(f, q, k, steepness, turned, bias, weights);
         KERNEL(turn_rows)(value, f->v_at.token, turned, keys, channels);
         KERNEL(layer_product)((int)queries, wide, (const word *)g.at, g.step, 1, (const word *)turned, wide, (int)channels,
                               slopes, wide, NULL, 0);
@@ -202,10 +251,14 @@ static void KERNEL(attention_back)(const struct attention *f, float *room, long 
         made = KERNEL(rows_for)(g_k, f->g_k_at.token, channels, results);
         KERNEL(layer_product)((int)keys, across, (const word *)slopes, 1, wide, (const word *)q.at, q.step, (int)queries,
                               made.at, made.step, NULL, 0);
+        if (f->steepness)
+            KERNEL(of_lengths)(made, k, keys, across, over + queries, steepness);
         KERNEL(leave)(made, g_k, f->g_k_at.token, keys, channels);
         made = KERNEL(rows_for)(g_q, f->g_q_at.token, channels, results);
         KERNEL(layer_product)((int)queries, across, (const word *)slopes, wide, 1, (const word *)k.at, k.step, (int)keys,
                               made.at, made.step, NULL, 0);
+        if (f->steepness)
+            steepness_sums[head] += KERNEL(of_lengths)(made, q, queries, across, over, steepness);
         KERNEL(leave)(made, g_q, f->g_q_at.token, queries, channels);
     }
 }
@@ -221,11 +274,14 @@ static void KERNEL(attention)(void *argument)
             return;
         const long last = first + f->chunk < all ? first + f->chunk : all;
         float *sums = f->sums ? f->sums + chunk * f->sums_size : NULL;
+        float *steepness_sums = f->steepness_sums ? f->steepness_sums + chunk * f->heads : NULL;
         if (sums)
             memset(sums, 0, sizeof(float) * f->sums_size);
+        if (steepness_sums)
+            memset(steepness_sums, 0, sizeof(float) * f->heads);
         for (long n = first; n < last; n++) {
             if (f->gradient)
-                KERNEL(attention_back)(f, room, n / f->samples, n % f->samples, sums);
+                KERNEL(attention_back)(f, room, n / f->samples, n % f->samples, sums, steepness_sums);
             else
                 KERNEL(attention_ahead)(f, room, n / f->samples, n % f->samples);
         }

@@ -17,6 +17,7 @@
 #include "winds_kernel.h"
 #include "perceptron_kernel.h"
 #include "stencil_kernel.h"
+#include "filtering_kernel.h"
 #include "messages_kernel.h"
 #include "attention_kernel.h"
 #undef GROUP

@@ -19,6 +19,7 @@
 
 #include "structures.h"
 #include "attention.h"
+#include "filtering.h"
 
 /* WIDTH numbers are a vector of the instruction set: wider ones would be kept in memory, not in registers. ROWS x VECTORS are
  * the accumulators of products, as many as the registers hold; for AVX-512 4 x 4 are as fast as 6 x 4. */
@@ -154,6 +155,7 @@ ENTRY(along, along, next)
 ENTRY(gate, gate, next)
 ENTRY(pieces, pieces, next)
 ENTRY(rearrange, rearrange, next)
+ENTRY(filtering, filtering, next)
 ENTRY(compare, compare, next)
 ENTRY(normalise, normalise, next)
 ENTRY(finish, finish, next)

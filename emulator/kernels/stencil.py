@@ -17,8 +17,8 @@ _Stencil = library.task(
 )
 # Sums of three weights that the products take: G of F(2, 3) in Lavin and Gray (2016), "Fast algorithms for convolutional
 # neural networks", and G for both directions, `(16, 9)`.
-_SUMS = torch.tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], device="cpu")
-_BOTH = torch.kron(_SUMS, _SUMS)
+_ALONG = torch.tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], device="cpu")
+SUMS = torch.kron(_ALONG, _ALONG)
 
 
 class Patches(NamedTuple):
@@ -35,7 +35,7 @@ def serves(first: torch.Tensor, second: torch.Tensor) -> bool:
 
 def _summed(first: torch.Tensor) -> torch.Tensor:
     """Weights `(9, in, hidden)` as the kernel takes them, `(16, in, hidden)`."""
-    return torch.mm(_BOTH, first.reshape(9, -1)).view(16, *first.shape[1:])
+    return torch.mm(SUMS, first.reshape(9, -1)).view(16, *first.shape[1:])
 
 
 def forward(x, cells: int, first, first_bias, second, residual, patches: Patches, keep: bool):

@@ -4,11 +4,13 @@ import torch
 import torch.nn.functional as F
 
 from emulator.kernels import attention as native
+from emulator.kernels import library
 from emulator.kernels.library import takes
+from emulator.networks.layers import full
 
 
 def attention(
-    *tensors: torch.Tensor, bias: torch.Tensor | None = None, scale: float | None = None, compiled: bool = True
+    *tensors: torch.Tensor, bias: torch.Tensor | None = None, scale: float | torch.Tensor | None = None
 ) -> torch.Tensor:
     """Weights of the keys are the softmax of their products with the query, times `scale`, and the bias.
 
@@ -19,7 +21,7 @@ def attention(
         parts of one tensor, which saves their gradients a copy.
       bias: `(window, 1 or head, 1 or query, key)`, fewer windows take turns; None: zeros. Every query has a key of which it
         is finite.
-      scale: by default one over the root of the channels. compiled: False for torch's alone, where the kernel gains nothing.
+      scale: by default one over the root of the channels; `(head,)`: queries and keys are divided by their lengths first.
     Returns `(window, query, sample, head * channel)`.
     Raises `ValueError` for shapes that do not belong together.
     """
@@ -28,16 +30,20 @@ def attention(
     q, k, v = parts
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     shared = bias is None or len(bias) == 1 or not bias.requires_grad
-    fits = compiled and shared and max(q.shape[1], k.shape[1]) <= native.MOST_TOKENS and all(map(_in_rows, parts))
-    if takes(*tensors, bias, fits=fits):
+    by_head = scale if isinstance(scale, torch.Tensor) else None
+    fits = shared and max(q.shape[1], k.shape[1]) <= native.MOST_TOKENS and all(map(_in_rows, parts))
+    if takes(*tensors, bias, by_head, fits=fits):
         return _Compiled.apply(scale, bias, *tensors)
     return by_torch(q, k, v, bias, scale)
 
 
 def by_torch(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor | None, scale: float
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor | None, scale: float | torch.Tensor
 ) -> torch.Tensor:
     """The same of three tensors `(window, token, sample, head, channel)` by torch alone."""
+    if isinstance(scale, torch.Tensor):
+        q, k = (_directions(full(x)) for x in (q, k))
+        q, k, scale = (q * scale[:, None]).to(v.dtype), k.to(v.dtype), 1.0
     windows, queries, samples, heads, channels = q.shape
     # windows vary fastest where biases take turns
     q, k, v = (x.permute(2, 0, 3, 1, 4).flatten(0, 1) for x in (q, k, v))  # (sample * window, head, token, channel)
@@ -48,6 +54,28 @@ def by_torch(
     return (
         y.unflatten(0, (samples, windows)).permute(1, 3, 0, 2, 4).reshape(windows, queries, samples, heads * channels)
     )
+
+
+def _directions(x):
+    """Vectors along the last axis over their lengths; by torch's own operations where they are to be differentiated twice."""
+    return F.normalize(x, dim=-1) if library.ASIDE else _Directions.apply(x)
+
+
+class _Directions(torch.autograd.Function):
+    """In half the passes of torch's own."""
+
+    @staticmethod
+    def forward(ctx, x):
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_(min=1e-12)
+        y = x / length
+        ctx.save_for_backward(y, length)
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g):
+        y, length = ctx.saved_tensors
+        return torch.addcmul(g, y, (g * y).sum(-1, keepdim=True), value=-1).div_(length)
 
 
 def spread(table: torch.Tensor, offset: torch.Tensor, queries: int) -> torch.Tensor:
@@ -124,18 +152,20 @@ class _Compiled(torch.autograd.Function):
     def forward(ctx, scale, bias, *tensors):
         parts = _parts(tensors)
         whole = native.padded(bias, parts[1].shape[1])
-        y, kept = native.forward(*parts, whole, scale, any(ctx.needs_input_grad))
-        ctx.save_for_backward(whole, kept, *tensors)
-        ctx.scale = scale
+        by_head = scale.contiguous() if isinstance(scale, torch.Tensor) else None
+        ctx.scale = scale if by_head is None else None
+        y, kept = native.forward(*parts, whole, ctx.scale if by_head is None else by_head, any(ctx.needs_input_grad))
+        ctx.save_for_backward(by_head, whole, kept, *tensors)
         return y.flatten(3)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, g):
-        bias, kept, *tensors = ctx.saved_tensors
+        scale, bias, kept, *tensors = ctx.saved_tensors
+        scale = ctx.scale if scale is None else scale
         q, k, v = _parts(tensors)
         made = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in tensors]
         of_bias = ctx.needs_input_grad[1]
-        given = g.contiguous(), q, k, v, bias, ctx.scale, kept, _parts(made), of_bias
-        g_bias = native.backward(*given)
-        return None, g_bias[None, ..., : k.shape[1]] if of_bias else None, *made
+        given = g.contiguous(), q, k, v, bias, scale, kept, _parts(made), of_bias
+        g_scale, g_bias = native.backward(*given)
+        return g_scale, g_bias[None, ..., : k.shape[1]] if of_bias else None, *made

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from emulator.kernels import library
+from emulator.networks import small_stencil, wide_stencil
 from emulator.networks.edges import Edges, pad_rows, padded
 from emulator.networks.halos import Around, Rows
 from emulator.networks.layers import linear
 from emulator.networks.map_norms import GroupNorm
-from emulator.networks.wide_stencil import convolved
 from emulator.parallel.space import ALONE, Space
 
 WIDE = (
@@ -143,9 +143,11 @@ class MapConv(nn.Conv2d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.around(x, self.margin) if self.rows is None else self.rows(x)
         size, stride = self.kernel_size[0], self.stride[0]
+        if (size, stride) == (3, 1):
+            return small_stencil.convolved(x, self.weight, self.bias)
         few = size >= WIDE and size % stride == 0 and self.out_channels < FEW
         if few and x.device.type == "cpu" and not _by_torch():
-            return convolved(x, self.weight, self.bias, stride)
+            return wide_stencil.convolved(x, self.weight, self.bias, stride)
         if x.device.type != "cpu" or size <= WIDE:
             return super().forward(x)
         x = x.contiguous()
@@ -171,7 +173,10 @@ class SphereConv(nn.Conv2d):
         self.around = around
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(self.around(x))
+        x = self.around(x)
+        if self.stride[0] > 1:
+            return super().forward(x)
+        return small_stencil.convolved(x, self.weight, self.bias, self.dilation[0])
 
 
 class Pointwise(nn.Conv2d):

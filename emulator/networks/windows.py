@@ -122,21 +122,25 @@ class Windows(nn.Module):
         """`(own cell, batch, channel)` window by window -> `(batch, channel, own row, column)`."""
         return self.passing.back(x).view(*self.shape, *x.shape[1:]).permute(2, 3, 0, 1)
 
+    def biases(self, table: torch.Tensor) -> list[torch.Tensor]:
+        """What is added by `offsets`, `(offset, head)`, one for all or each, to the products of every kind of windows."""
+        return [part.bias(table) for part in self.parts]
+
     def attend(
-        self, tensors: Sequence[torch.Tensor], table: torch.Tensor, scale: float, compiled: bool = True
+        self, tensors: Sequence[torch.Tensor], biases: list[torch.Tensor], scale: float | torch.Tensor
     ) -> torch.Tensor:
         """Attention of every cell to those of its window.
 
         Args:
           tensors: queries, keys and values, `(cell, batch, part, head, channel)`, parts of as many tensors as you like.
-          table: what is added by `offsets`, `(offset, head)`, one for all or each. scale: of the products.
-          compiled: as of `attention`.
+          biases: of the products. scale: of the products, as of `attention`.
         Returns `(cell, batch, head * channel)`.
         """
-        split = list(zip(*(x.split(self.sizes) for x in tensors), strict=True))
-        found = [part(own, table, scale, compiled) for part, own in zip(self.parts, split, strict=True) if len(own[0])]
-        if not found:
-            return (sum(x.sum(2) for x in tensors) + table.sum()).flatten(2)  # of no cell, with gradients of nothing
+        split = zip(*(x.split(self.sizes) for x in tensors), strict=True)
+        parts = zip(self.parts, biases, split, strict=True)
+        found = [part(own, bias, scale) for part, bias, own in parts if len(own[0])]
+        if not found:  # of no cell, with gradients of nothing
+            return (sum(x.sum(2) for x in tensors) + sum(bias.sum() for bias in biases)).flatten(2)
         return found[0] if len(found) == 1 else torch.cat(found)
 
 
@@ -168,13 +172,15 @@ class _Part(nn.Module):
         offset = down[:, None, :, None] * along + aside[:, None, :]  # (row, column, key's row, key's column)
         self.register_buffer("offset", torch.from_numpy(offset.reshape(-1)), persistent=False)
 
-    def forward(self, tensors, table, scale, compiled):
+    def bias(self, table):
+        return spread(table, self.offset, self.rows * self.columns)[None]
+
+    def forward(self, tensors, bias, scale):
         tensors = [x.unflatten(0, (-1, self.rows * self.columns)) for x in tensors]
         if self.pole:
             q, *others = (part for x in tensors for part in x.split(1, 3))
             tensors = q, *map(self._over_the_pole, others)
-        bias = spread(table, self.offset, self.rows * self.columns)
-        return attention(*tensors, bias=bias[None], scale=scale, compiled=compiled).flatten(0, 1)
+        return attention(*tensors, bias=bias, scale=scale).flatten(0, 1)
 
     def _over_the_pole(self, x):
         """Keys or values `(window, cell, ...)` with as many more from beyond the pole."""

@@ -280,7 +280,7 @@ class Attention(nn.Module):
         """`(cell, batch, channel)` in the order of the windows -> the same, added to a residual."""
         parts = self.mixing(x).unflatten(-1, (3, self.heads, -1))
         table = self.distance(self.places)
-        return self.out(self.windows.attend([parts], table, parts.shape[-1] ** -0.5), residual)
+        return self.out(self.windows.attend([parts], self.windows.biases(table), parts.shape[-1] ** -0.5), residual)
 
 
 def _finer(inputs, outputs, options, finer, coarser):

@@ -83,6 +83,36 @@ def test_it_is_torchs_attention_to_rounding(case, learned, calls):
         assert_close(ours, other, rtol=0, atol=2 * allowed)
 
 
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_attention_by_directions_is_torchs_to_rounding(case, calls):
+    """Gradients of every head's scale too, and rows of any length, of zero as well."""
+    (windows, queries, keys, samples, heads, channels), parts, bias = case
+    rows = [(windows, keys if n or len(parts) == 1 else queries, samples, part, heads) for n, part in enumerate(parts)]
+    tensors = [drawn(*row, channels, seed=n) * drawn(*row, 1, seed=n + 20).exp() for n, row in enumerate(rows)]
+    tensors[0][0, 0, 0, 0] = 0  # queries
+    bias = None if bias is None else drawn(*bias, seed=9).requires_grad_()
+    steepness = torch.linspace(1, 9, heads)
+
+    def found(function, dtype):
+        made = with_gradients(
+            lambda given, bias: function(given[1:], bias, given[0]), [steepness, *tensors], bias, dtype
+        )
+        made[2][0, 0, 0, 0] *= 1e-12  # what their lengths are taken for
+        return made
+
+    def by_kernel(given, bias, scale):
+        return attention(*given, bias=bias, scale=scale)
+
+    def by_directions(given, bias, scale):
+        q, k, v = (part for x in given for part in x.unbind(3))
+        q, k = (torch.nn.functional.normalize(x, dim=-1) for x in (q, k))
+        return by_torch(q * scale[:, None], k, v, bias, 1.0)
+
+    for ours, right in zip(found(by_kernel, torch.float32), found(by_directions, torch.float64), strict=True):
+        assert_close(ours.double(), right, rtol=0, atol=4e-6 * float(right.abs().max() + 1e-2))
+    assert calls == ["forward", "backward"]
+
+
 def test_biases_take_turns_and_who_is_kept_apart_does_not_matter(calls):
     """Windows of two samples one after the other, of which each second one is cut in two."""
     x = drawn(4, 6, 1, 3, 2, 16)

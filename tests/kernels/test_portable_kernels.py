@@ -84,8 +84,10 @@ def test_transforms_are_the_same(portable, channels):
             "near": 3,
             "head_width": 8,
         },
+        {"kind": "fuxi", "width": 72, "blocks": 2, "heads": 4, "window": 3, "patch": 1, "groups": 8},
+        {"kind": "samudra", "widths": (40, 44), "dilations": (1, 2)},
     ],
-    ids=["stencil", "whole vectors", "messages", "winds", "attention"],
+    ids=["stencil", "whole vectors", "messages", "winds", "attention", "directions", "filters"],
 )
 def test_networks_and_their_gradients_are_the_same(portable, config):
     torch.manual_seed(0)

@@ -75,6 +75,29 @@ def test_the_embedding_is_that_of_a_cube_of_all_input_times():
     assert_close(net.embed(states.flatten(1, 2)), cube(states.transpose(1, 2)).squeeze(2))
 
 
+def test_biases_by_distance_follow_their_weights():
+    net, x = network().eval(), fields(1, 3, 12, 24)
+    with torch.no_grad():
+        before = net(x)
+        assert torch.equal(net(x), before)
+        net.blocks[1].attention.distance[0].bias.data += 0.5
+        after = net(x)
+    assert not torch.equal(after, before)
+    assert_close(net(x).detach(), after)
+
+
+def test_biases_of_half_precision_are_not_kept():
+    net, x = network().eval(), fields(1, 3, 12, 24)
+    with torch.no_grad():
+        with torch.autocast("cpu", torch.bfloat16):
+            net(x)
+        assert_close(net(x), net.train()(x), rtol=0, atol=0)
+        biases = [block.attention._biases() for block in net.blocks]
+    for block, kept in zip(net.blocks, biases, strict=True):
+        for ours, right in zip(kept, block.attention._made(), strict=True):
+            assert_close(ours, right.detach(), rtol=0, atol=0)
+
+
 def test_gradients_are_right():
     net = FuXi(1, 1, (4, 8), Edges(), FuXiOptions(width=2, blocks=2, heads=1, window=2, groups=1, patch=1)).double()
     assert_plain_gradients(net, fields(1, 1, 4, 8, dtype=torch.float64))

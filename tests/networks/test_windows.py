@@ -24,7 +24,7 @@ def attended(windows, maps):
     """`(batch, channel, row, column)`, by the module, of maps of queries, keys and values with two heads."""
     parts = [windows.from_map(x).unflatten(-1, (1, 2, -1)) for x in maps]
     table = bias(*torch.from_numpy(windows.offsets.T.astype(float)))[:, None]
-    return windows.to_map(windows.attend(parts, table, 0.7))
+    return windows.to_map(windows.attend(parts, windows.biases(table), 0.7))
 
 
 def one_by_one(maps, keys_of):
@@ -136,7 +136,9 @@ def test_gradients_of_attention_over_the_poles_are_right(width):
     shape = 4 * width, 1, 1, 1, 2
     values = [fields(*shape, seed=n).requires_grad_() for n in range(3)]
     table = fields(len(moved.offsets), 1, seed=3).requires_grad_()
-    assert torch.autograd.gradcheck(lambda *given: moved.attend(given[:3], given[3], 0.7), (*values, table))
+    assert torch.autograd.gradcheck(
+        lambda *given: moved.attend(given[:3], moved.biases(given[3]), 0.7), (*values, table)
+    )
 
 
 def test_a_window_that_does_not_go_round_without_a_rest_is_made_smaller():
