@@ -44,7 +44,7 @@ def test_gradients_of_one_of_both_are_the_same():
 @pytest.mark.parametrize(("outputs", "by_products"), [(4, True), (FEW - 1, True), (FEW, False)])
 def test_maps_take_it_for_few_outputs_and_convolutions_of_half_precision_do_not(outputs, by_products, monkeypatch):
     asked = []
-    monkeypatch.setattr(map_layers, "convolved", lambda *given: asked.append(1) or convolved(*given))
+    monkeypatch.setattr(map_layers.wide_stencil, "convolved", lambda *given: asked.append(1) or convolved(*given))
     torch.manual_seed(0)
     layer = MapConv(3, outputs, 8, Surroundings(Edges(poles=False)), 2)
     x = torch.randn(1, 3, 12, 16)
