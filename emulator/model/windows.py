@@ -73,6 +73,10 @@ class WindowStep(Step):
         )
         return own if number == 2 else self.pairing * own + (1 - self.pairing**2) ** 0.5 * other
 
+    def _taught(self, noise: Tensor) -> Tensor:
+        """What the one interpolation of a training takes: the first column of seeds, or fields that no pairing mixes."""
+        return self._drawn(noise, 1 if isinstance(self.noise, Seeds) else 2)
+
     def _place(self, noise: Tensor, places: int) -> Tensor:
         """One of so many places for every row, `(batch,)`, from 0 on, all as likely."""
         if isinstance(self.noise, Seeds):
@@ -103,7 +107,7 @@ class Interpolator(WindowStep):
         rows = torch.arange(len(batch.state), device=batch.state.device)
         place = torch.full_like(rows, place) if isinstance(place, int) else place
         ends = batch.state[:, 0], batch.state[:, self.horizon]
-        drawn = self._drawn(batch.noise[:, 0], 2)
+        drawn = self._taught(batch.noise[:, 0])
         made = self.interpolated(self.network, ends, place, _given(batch, rows, place - 1), drawn)
         return made, (batch.state[rows, place], batch.diagnostic[rows, place - 1])
 
@@ -158,7 +162,7 @@ class DYffusionStep(WindowStep):
         ends, inside = (batch.state[:, 0], batch.state[:, self.horizon]), place.clamp(min=1)
         with torch.no_grad():
             before = _given(batch, rows, inside - 1)
-            between = self.interpolated(self.network.interpolator, ends, inside, before, self._drawn(drawn, 2))[0]
+            between = self.interpolated(self.network.interpolator, ends, inside, before, self._taught(drawn))[0]
             begins = (place == 0).view(-1, *[1] * (between.dim() - 1))
             state = torch.where(begins, ends[0], self._bounded(between))
         return self.forecast(state, place, _given(batch, rows, place)), (ends[1], batch.diagnostic[:, self.horizon - 1])
