@@ -8,17 +8,15 @@ import pytest
 import torch
 from small_planet import small_planet
 from small_store import FREE, store_of
+from stopped_forecasts import check_going_on
 from torch import nn
 from torch.testing import assert_close
 
 import emulator as em
 from emulator.data.samples import Samples
 from emulator.files.interruption import Interrupted
-from emulator.forecasting.forecaster import Forecaster
 from emulator.forecasting.models import Models
 from emulator.forecasting.options import EnsembleOptions
-from emulator.forecasting.position import Position
-from emulator.forecasting.schedule import Schedule
 from emulator.model import checkpoint
 from emulator.model.bounds import released
 from emulator.model.coupled import check_single_steps
@@ -236,18 +234,7 @@ def test_neither_batches_nor_other_members_change_a_member(stored, model):
 
 @pytest.mark.parametrize("number", [2, *(pytest.param(each, marks=pytest.mark.slow) for each in (1, 3, 4))])
 def test_a_forecast_goes_on_inside_a_window_and_at_its_ends_with_the_same_bits(stored, model, tmp_path, number):
-    data = open_analysis(stored[0][0])
-    times, schedule = list(data["time"].values[[4, 9]]), Schedule.every(7)
-    forecaster = Forecaster([model], data, 4, EnsembleOptions.of(MEMBERS))
-    rows = forecaster._rows(2)
-    begin, *_ = forecaster._start(times, rows, schedule)
-    whole = [(position, lead) for position, lead, _ in forecaster._leads(times, rows, begin, schedule)]
-    whole[number - 1][0].save(tmp_path / "position")
-    later = Forecaster([model], data, 4, EnsembleOptions.of(MEMBERS))
-    rest = list(later._leads(times, rows, Position.load(tmp_path / "position"), schedule))
-    assert len(rest) == 7 - number
-    for (_, lead, _), (_, known) in zip(rest, whole[number:], strict=True):
-        assert torch.equal(lead.state, known.state) and torch.equal(lead.diagnostic, known.diagnostic)
+    check_going_on(model, stored[0][0], MEMBERS, tmp_path, number, 7)
 
 
 def test_every_state_has_its_budgets_closed(stored, model):

@@ -6,16 +6,14 @@ import pytest
 import torch
 from small_planet import small_planet
 from small_store import store_of
+from stopped_forecasts import check_going_on
 from test_dyffusion import HORIZON, INSIDE, MEMBERS, NETWORK, forecasting, options, samples_of
 from torch.testing import assert_close
 
 import emulator as em
 from emulator.data.forcing import StepInputs
-from emulator.forecasting.forecaster import Forecaster
 from emulator.forecasting.models import Models
 from emulator.forecasting.options import EnsembleOptions
-from emulator.forecasting.position import Position
-from emulator.forecasting.schedule import Schedule
 from emulator.model import checkpoint
 from emulator.model.assemble import make_network, network_of
 from emulator.model.bounds import released
@@ -106,18 +104,7 @@ def test_with_a_known_end_a_step_adds_what_two_interpolations_differ_by(stored, 
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_forecast_goes_on_inside_a_window_with_the_same_bits(stored, model, tmp_path, number):
-    data = open_analysis(stored[0][0])
-    times, schedule = list(data["time"].values[[4, 9]]), Schedule.every(5)
-    forecaster = Forecaster([model], data, 4, EnsembleOptions.of(MEMBERS))
-    rows = forecaster._rows(2)
-    begin, *_ = forecaster._start(times, rows, schedule)
-    whole = [(position, lead) for position, lead, _ in forecaster._leads(times, rows, begin, schedule)]
-    whole[number - 1][0].save(tmp_path / "position")
-    later = Forecaster([model], data, 4, EnsembleOptions.of(MEMBERS))
-    rest = list(later._leads(times, rows, Position.load(tmp_path / "position"), schedule))
-    assert len(rest) == 5 - number
-    for (_, lead, _), (_, known) in zip(rest, whole[number:], strict=True):
-        assert torch.equal(lead.state, known.state) and torch.equal(lead.diagnostic, known.diagnostic)
+    check_going_on(model, stored[0][0], MEMBERS, tmp_path, number, 5)
 
 
 def test_members_are_as_far_apart_as_the_noise_is_strong(stored, model):
