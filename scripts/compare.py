@@ -199,11 +199,13 @@ def seconds_per_update(config: TrainConfig, index: int, clock: str = "wall", tri
 
     if config.threads:
         torch.set_num_threads(config.threads)
-    phase = config.phases[index].model_copy(update={"updates": trials + 4})
+    phases = [config.phases[index].model_copy(update={"updates": trials + 4})]
+    if phases[0].single:  # a training does not end with such a phase
+        phases.append(config.phases[-1].model_copy(update={"updates": 1}))
     with tempfile.TemporaryDirectory() as folder:
-        trial = {"phases": [phase], "output": Path(folder), "log_every": 1, "validation": None}
+        trial = {"phases": phases, "output": Path(folder), "log_every": 1, "validation": None}
         Training(options_of(config.model_copy(update=trial)), StageHooks("trial", "trial", reporting=reporting)).run()
-    return statistics.median(np.diff(at)[3:])
+    return statistics.median(np.diff(at[: trials + 4])[3:])
 
 
 def _finish(experiment: Experiment, free_run_days: int) -> None:
