@@ -10,6 +10,7 @@ from emulator.data.channels import Channels, Layout
 from emulator.data.normalisation import Normalizer
 from emulator.downscaling.conservative import Conservative
 from emulator.downscaling.fields import first_guess
+from emulator.downscaling.noise import InitialNoise
 from emulator.downscaling.plan import Plan
 from emulator.generative.objectives import Objective, objective
 from emulator.networks import registry
@@ -27,20 +28,21 @@ class Scales:
     Attributes:
       given: of what the network is given. made: of the targets at every step. residual: spread of what the fine truth adds to
         the interpolated fields with the coarse means, or to those of a network of the mean, `(made channel,)`. static:
-        `(feature, *fine)`.
+        `(feature, *fine)`. noise: that samples begin as, with the spectrum of the residual.
     """
 
     given: Normalizer
     made: Normalizer
     residual: Tensor
     static: Tensor
+    noise: InitialNoise
 
     @classmethod
-    def blank(cls, plan: Plan, features: int, grid: Grid) -> "Scales":
-        """Placeholders for a checkpoint to fill."""
+    def blank(cls, plan: Plan, features: int, grid: Grid, degrees: int = 0) -> "Scales":
+        """Placeholders for a checkpoint to fill; `degrees`: of the noise's spectra."""
         made = plan.made.count
         parts = Normalizer.blank(plan.given.count), Normalizer.blank(made)
-        return cls(*parts, torch.ones(made), torch.zeros(features, *grid.shape))
+        return cls(*parts, torch.ones(made), torch.zeros(features, *grid.shape), InitialNoise(grid, made, degrees))
 
 
 class Downscaler(nn.Module):
@@ -73,6 +75,7 @@ class Downscaler(nn.Module):
         self.keep = Conservative(fine, coarse)
         self.layout = Layout(prognostic=NONE, diagnostic=plan.made, forcing=NONE, static=NONE)
         self.noise, self.space, self.generative = None, ALONE, generative
+        self.initial_noise = scales.noise
         self.metadata: dict = {}
         self.places: dict[
             str, tuple[Tensor, dict]
@@ -144,9 +147,20 @@ class Downscaler(nn.Module):
             the noise, on the fields' device. steps: of the sampler; None: as the objective has it.
         """
         centre, seen = about
-        shape = (len(seen), self.plan.made.count, *self.grid.shape)
-        added = self.generative.sample(self.network, shape, seen, generator, steps)
-        return self.finished(added, centre, coarse)
+        draws = self.generative.draws(steps)
+        noise = self.drawn(draws * len(seen), generator, seen.device).unflatten(0, (draws, len(seen)))
+        return self.finished(self.generative.integrate(self.network, noise, seen, steps), centre, coarse)
+
+    def drawn(self, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
+        """Noise that samples begin as, `(count, made channel, *fine)`, in units of the residual."""
+        noise = self.initial_noise(count, generator, device)
+        return self.left_open(noise).float() if self.initial_noise.degrees else noise
+
+    def left_open(self, added: Tensor) -> Tensor:
+        """What `finished` adds to a guess that has the coarse means, in units of the residual, float64."""
+        fields = added.unflatten(1, (self.plan.steps, self.plan.targets.count)).double() * self.residual_std
+        none = fields.new_zeros(len(fields), self.plan.targets.count, *self.coarse_grid.shape)
+        return (self.keep(fields, none, self.instant) / self.residual_std).flatten(1, 2)
 
     def without_negatives(self, fine: Tensor, coarse: Tensor, bounded: Tensor) -> Tensor:
         """Fields of channels that cannot be negative multiplied to the coarse means wherever one is below zero.

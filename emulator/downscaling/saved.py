@@ -27,7 +27,9 @@ def load_downscaler(path: str | os.PathLike, device: torch.device | str | None =
     fine, coarse = (grid_from_json(saved[name]) for name in ("grid", "coarse_grid"))
 
     def blank(told, mean=None):
-        scales = Scales.blank(plan, told["static_features"], fine)
+        scales = Scales.blank(
+            plan, told["static_features"], fine, told.get("degrees", 0)
+        )  # earlier ones have white noise
         return make_downscaler(told["config"], plan, fine, coarse, scales, mean)
 
     told_of_mean = saved.get("mean")  # in checkpoints of samples alone, and not in all of them

@@ -14,9 +14,10 @@ import xarray as xr
 from torch import Tensor, nn
 
 from emulator.data.channels import Channels, Layout
-from emulator.data.normalisation import Normalizer
 from emulator.downscaling.downscaler import Downscaler, Scales, make_downscaler
 from emulator.downscaling.mean import about_mean, find_mean, held_mean
+from emulator.downscaling.measuring import measured
+from emulator.downscaling.noise import degrees_of
 from emulator.downscaling.options import DOWNSCALING, PLACE, DownscalingOptions
 from emulator.downscaling.pairs import PairBatch, Pairs
 from emulator.downscaling.plan import Plan
@@ -30,6 +31,7 @@ from emulator.model.stepper import StepResult
 from emulator.options import as_before
 from emulator.parallel.distributed import device_of, process_group, wait_for_all
 from emulator.parallel.processes import processes_of
+from emulator.planet.grid import Grid
 from emulator.store.analysis import open_analysis
 from emulator.store.schema import grid_of
 from emulator.training.recipe import Recipe
@@ -41,7 +43,6 @@ log = logging.getLogger(__name__)
 NOT_IDENTITY = {"fine", "coarse", "output", "save_every", "save_minutes", "keep", "log_every", "overwrite"}
 NOT_IDENTITY |= {"cache_gigabytes", "loader_threads", "mean"}
 ALONE = StageHooks()  # a notebook's: nothing surrounds the training
-BLOCK = 8  # pairs that scales are measured of at a time
 
 
 def train_downscaling(fine, coarse, output, **options) -> Downscaler:
@@ -76,7 +77,10 @@ class PairWindow(nn.Module):
         with torch.autocast(given.device.type, torch.bfloat16, enabled=options.precision == "bfloat16"):
             if step.generative is not None:
                 target = ((truth.unflatten(1, guess.shape[1:3]) - guess) / step.residual_std).flatten(1, 2).float()
-                errors = step.generative.loss(step.network, target, seen, weights=self.loss.error.weights)
+                level = torch.rand(len(target), device=target.device)
+                noise = step.drawn(len(target), None, target.device)
+                weights = self.loss.error.weights
+                errors = step.generative.error(step.network, target, seen, level, noise, weights=weights)
                 return errors.mean(), StepResult(none, truth, {})
             added = step.network(seen)
         fine = step.finished(added, guess, batch.coarse).flatten(1, 2).float()
@@ -158,6 +162,8 @@ class DownscalingTraining:
         if self.options.mean is not None:
             about = self._held_mean() or checkpoint.describe(self.options.mean)
             marks.append(f"mean {about['sha256']}")
+        if degrees := self._degrees(grid_of(fine)):
+            marks.append(f"noise of {degrees} degrees")
         text = json.dumps(values, sort_keys=True, default=str)
         return hashlib.sha256("\n".join([text, *marks]).encode()).hexdigest()[:16]
 
@@ -191,9 +197,13 @@ class DownscalingTraining:
 
     def _step(self, fine: xr.Dataset, pairs: Pairs, plan: Plan) -> Downscaler:
         mean = self._mean(pairs)
-        scales = measured(pairs, _static(fine), self.options.scale_samples, mean)
+        scales = measured(pairs, _static(fine), self.options.scale_samples, self._degrees(pairs.grid), mean)
         torch.manual_seed(self.options.seed)
         return make_downscaler(self._config, plan, pairs.grid, pairs.coarse.grid, scales, mean)
+
+    def _degrees(self, grid: Grid) -> int:
+        """Of the spectra of the noise that samples begin as; 0 where it is white, or nothing is sampled."""
+        return degrees_of(grid) if self.options.kind == "generative" else 0
 
     def _mean(self, pairs: Pairs) -> Downscaler | None:
         """The network of the mean, where samples are drawn about one."""
@@ -213,6 +223,7 @@ class DownscalingTraining:
             "store": {key: fine.attrs.get(key) for key in ("fingerprint", "source")},
             "coarse_store": {key: coarse.attrs.get(key) for key in ("fingerprint", "source")},
             "static_features": len(_static(fine)),
+            "degrees": self._degrees(pairs.grid),
             **({} if mean is None else {"mean": about_mean(mean)}),
             "places": {name: _text(fine[name].attrs) for name in _fixed(fine)},
             "provenance": dict(self.hooks.provenance),
@@ -236,30 +247,6 @@ def _places(fine: xr.Dataset) -> dict[str, Tensor]:
 
 def _text(attributes) -> dict[str, str]:
     return {key: value for key, value in attributes.items() if isinstance(value, str)}
-
-
-def measured(pairs: Pairs, static: Tensor, count: int, mean: Downscaler | None = None) -> Scales:
-    """Means and spreads over so many pairs, evenly over the period, each cell weighted by its area.
-
-    The residual is what the truth adds to the field of `mean`, or to interpolation: of every channel its own, so that what
-    samples are drawn of has unit spread in all of them.
-    """
-    starts = pairs.some_starts()
-    chosen = starts[np.unique(np.linspace(0, len(starts) - 1, min(count, len(starts))).round().astype(int))]
-    area, sums, plan = torch.as_tensor(pairs.grid.area), {}, pairs.plan
-    places = Scales.blank(plan, 0, pairs.grid)
-    blank = Downscaler(nn.Identity(), plan, pairs.grid, pairs.coarse.grid, places, mean=mean)
-    for first in range(0, len(chosen), BLOCK):
-        batch = pairs.batch(chosen[first : first + BLOCK])
-        given, truth = batch.forcing[:, 0], batch.diagnostic[:, 0]
-        residual = truth - blank.centre(given, batch.clock[:, 0], batch.coarse)[0].flatten(1, 2)
-        for name, field in (("given", given), ("made", truth), ("residual", residual)):
-            powers = torch.stack([(field.double() ** n * area).sum((-2, -1)).sum(0) for n in (1, 2)]) / len(chosen)
-            sums[name] = sums.get(name, 0) + powers
-    spread = {name: (square - mean**2).clamp(min=0).sqrt() for name, (mean, square) in sums.items()}
-    residual = torch.where(spread["residual"] > 0, spread["residual"], 1.0).float()
-    scales = (Normalizer(sums[name][0], spread[name]) for name in ("given", "made"))
-    return Scales(*scales, residual, static)
 
 
 def _error(step: Downscaler, by_variable: dict[str, float]) -> ScaledError:

@@ -207,6 +207,12 @@ class EDM(Objective):
     smallest: float = option(0.002, "size of the noise where the sampler ends", above=0)
     largest: float = option(80.0, "size of the noise where it begins", above=0)
     rho: float = option(7.0, "how much the sampler's levels crowd towards the smallest", above=0)
+    path: Literal["size", "angle"] = option(
+        "size",
+        "what the sampler integrates along: the noise's size, as published, or arctan(size / data_std), along which samples "
+        "of a Gaussian have its spread in a single step",
+        new=True,
+    )
 
     def denoised(self, network: Network, x: Tensor, sigma: Tensor, condition: Tensor | None) -> Tensor:
         """The mean of the target given noisy fields `(batch, channel, *space)` with noise of size `sigma`, `(batch,)`."""
@@ -222,10 +228,24 @@ class EDM(Objective):
         return (size**2 + data**2) / (size * data) ** 2 * wrong**2
 
     def integrated(self, network, noise, condition, steps):
+        if self.path == "angle":
+            return self._along_the_angle(network, noise[0], condition, steps)
+
         def slope(x, sigma):
             return (x - self.denoised(network, x, x.new_full((len(x),), sigma), condition)) / sigma
 
         return ordinary(slope, self.largest * noise[0], self.sizes(steps), self.order, euler_end=True)
+
+    def _along_the_angle(self, network, y, condition, steps):
+        """With `x = sqrt(sigma^2 + data_std^2) y` the same is `dy/dangle = -network` (TrigFlow, Lu and Song 2024)."""
+
+        def slope(y, angle):
+            size = max(self.smallest, self.data_std * math.tan(angle))
+            return -network(y, y.new_full((len(y),), math.log(size) / 4), condition)
+
+        largest = math.atan(self.largest / self.data_std)
+        angles = [largest * (1 - k / steps) for k in range(steps + 1)]
+        return self.data_std * ordinary(slope, y, angles, self.order)
 
     def sizes(self, steps: int) -> list[float]:
         """The sampler's levels, from the largest to 0 after `steps` steps (equation 5)."""

@@ -1,6 +1,7 @@
 """Samples about the field of a network of the mean: what they are of in closed form, what is kept, and what is refused."""
 
 import contextlib
+import dataclasses
 import shutil
 
 import numpy as np
@@ -109,9 +110,7 @@ def test_samples_of_a_gaussian_residual_have_its_covariance_but_for_the_coarse_m
     blank = Scales.blank(plan, 0, FINE)
     spread = torch.arange(1.0, plan.made.count + 1)
     centre = find_mean(mean, plan, FINE, COARSE)
-    step = Downscaler(
-        OfGaussian(sizes), plan, FINE, COARSE, Scales(blank.given, blank.made, spread, blank.static), EDM(), centre
-    )
+    step = Downscaler(OfGaussian(sizes), plan, FINE, COARSE, dataclasses.replace(blank, residual=spread), EDM(), centre)
     coarse = torch.zeros(1, plan.targets.count, *COARSE.shape)
     given = Interpolation(COARSE, FINE)(coarse)
     clock = clock_of([np.datetime64("2001-01-05", "ns")], plan, FINE)

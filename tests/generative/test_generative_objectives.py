@@ -16,6 +16,8 @@ ALL = [
     Interpolant(noise_level=0.8),
     EDM(data_std=STD),
     EDM(data_std=1.0),
+    EDM(data_std=STD, path="angle"),
+    EDM(data_std=1.0, path="angle"),
 ]
 
 
@@ -56,14 +58,17 @@ def test_samplers_end_at_the_mean_and_the_spread_of_the_data(kind):
     expected = MEAN, STD
     if kind.kind == "edm":  # which begins with noise that has not quite forgotten the data
         whole = math.hypot(STD, kind.largest)
-        expected = MEAN * (1 - STD / whole), STD * kind.largest / whole
+        begun = kind.largest if kind.path == "size" else math.hypot(kind.data_std, kind.largest)
+        expected = MEAN * (1 - STD / whole), STD * begun / whole
     assert moments(kind, 400) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("order", [1, 2])
-@pytest.mark.parametrize("kind", [FlowMatching, Interpolant, EDM])
+@pytest.mark.parametrize("kind", [FlowMatching, Interpolant, EDM, "along the angle"])
 def test_samplers_converge_in_the_order_that_they_claim(kind, order):
     options = {"smallest": 0.05, "largest": 5.0, "rho": 1.0} if kind is EDM else {}
+    if kind == "along the angle":
+        kind, options = EDM, {"path": "angle", "smallest": 1e-6}
     exact = moments(kind(order=2, **options), 4096)
     errors = [math.dist(moments(kind(order=order, **options), steps), exact) for steps in (64, 128, 256)]
     found = [math.log2(a / b) for a, b in itertools.pairwise(errors)]
@@ -94,6 +99,35 @@ def test_the_loss_of_diffusion_at_the_best_network_is_known():
     generator = torch.Generator().manual_seed(1)
     target = MEAN + STD * torch.randn(2000, 1, 8, 8, generator=generator, dtype=torch.float64)
     assert float(kind.loss(best(kind), target, None, generator).mean()) == pytest.approx(1.0, rel=0.02)
+
+
+def test_along_the_angle_a_gaussian_keeps_its_spread_in_a_single_step():
+    """By the noise's size eight steps of second order make its variance a third too large, whatever the network."""
+    noise = torch.randn(1, 2, 3, 4, 5, generator=torch.Generator().manual_seed(4))
+
+    def nothing(x, time, condition):
+        return torch.zeros_like(x)
+
+    for order in (1, 2):
+        kind = EDM(data_std=STD, order=order, path="angle")
+        assert_close(kind.integrate(nothing, noise, None, 1), STD * noise[0])
+    by_size = EDM(largest=20.0).integrate(nothing, noise, None, 8) / noise[0]
+    assert_close(by_size, torch.full_like(by_size, math.sqrt(1.368)), rtol=1e-3, atol=0)
+
+
+def test_both_paths_of_diffusion_lead_to_the_same_sample():
+    """Of targets that are -1 or 1: the best denoiser is tanh(x / sigma^2), and samples end at either."""
+    noise = torch.linspace(-2, 2, 40, dtype=torch.float64).view(1, 40, 1, 1)
+
+    def best_of_two(x, time, condition):
+        sigma = spread_over(torch.exp(4 * time), x)
+        total = torch.sqrt(sigma**2 + 1)
+        noisy = x * total
+        return (torch.tanh(noisy / sigma**2) - noisy / total**2) * total / sigma
+
+    made = [EDM(path=path).integrate(best_of_two, noise, None, 2000) for path in ("size", "angle")]
+    assert_close(made[1], made[0], rtol=0, atol=5e-3)
+    assert_close(made[1].abs(), torch.ones_like(made[1]), rtol=0, atol=5e-3)
 
 
 @pytest.mark.parametrize("kind", ALL, ids=str)

@@ -1,0 +1,59 @@
+"""Means, spreads and spectra that a downscaling is trained with, measured over its period."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from emulator.data.normalisation import Normalizer
+from emulator.downscaling.downscaler import Downscaler, Scales
+from emulator.downscaling.pairs import Pairs
+
+BLOCK = 8  # pairs at a time
+ROUNDS, DRAWS = 4, 32  # to find the spectra of noise
+MOST = 4.0  # times the power wanted at a degree: where the coarse means hold nearly all, more would leak to others
+
+
+def measured(pairs: Pairs, static: Tensor, count: int, degrees: int = 0, mean: Downscaler | None = None) -> Scales:
+    """Scales over so many pairs, evenly over the period, each cell weighted by its area.
+
+    The residual is what the truth adds to the field of `mean`, or to interpolation: of every channel its own, so that what
+    samples are drawn of has unit spread in all of them. `degrees`: of its spectra, which noise is then given; 0 for none.
+    """
+    starts = pairs.some_starts()
+    chosen = starts[np.unique(np.linspace(0, len(starts) - 1, min(count, len(starts))).round().astype(int))]
+    area, sums, power = torch.as_tensor(pairs.grid.area), {}, 0.0
+    scales = Scales.blank(pairs.plan, 0, pairs.grid, degrees)
+    blank = _without_network(pairs, scales, mean)
+    for first in range(0, len(chosen), BLOCK):
+        batch = pairs.batch(chosen[first : first + BLOCK])
+        given, truth = batch.forcing[:, 0], batch.diagnostic[:, 0]
+        residual = truth - blank.centre(given, batch.clock[:, 0], batch.coarse)[0].flatten(1, 2)
+        for name, field in (("given", given), ("made", truth), ("residual", residual)):
+            powers = torch.stack([(field.double() ** n * area).sum((-2, -1)).sum(0) for n in (1, 2)]) / len(chosen)
+            sums[name] = sums.get(name, 0) + powers
+        if degrees:
+            power = power + scales.noise.measured(residual).sum(0)
+    spread = {name: (square - mean**2).clamp(min=0).sqrt() for name, (mean, square) in sums.items()}
+    residual = torch.where(spread["residual"] > 0, spread["residual"], 1.0).float()
+    scales = Scales(*(Normalizer(sums[n][0], spread[n]) for n in ("given", "made")), residual, static, scales.noise)
+    if degrees:
+        fit_noise(_without_network(pairs, scales), power / power.sum(-1, keepdim=True).clamp(min=1e-30))
+    return scales
+
+
+def _without_network(pairs: Pairs, scales: Scales, mean: Downscaler | None = None) -> Downscaler:
+    return Downscaler(nn.Identity(), pairs.plan, pairs.grid, pairs.coarse.grid, scales, mean=mean)
+
+
+def fit_noise(step: Downscaler, wanted: Tensor) -> None:
+    """Set the spectra from which noise is drawn so that it has a power by degree and beyond, `(made channel, degree + 1)`.
+
+    What is drawn loses the means of coarse cells (`Downscaler.left_open`) and with them power, most at the degrees that these
+    cells resolve. What is left is measured, of the same draws, and the spectra are raised by what lacks, a few times.
+    """
+    noise = step.initial_noise
+    noise.power = wanted
+    for _ in range(ROUNDS):
+        generator = torch.Generator().manual_seed(0)
+        left = sum(noise.measured(step.drawn(1, generator, wanted.device))[0] for _ in range(DRAWS)) / DRAWS
+        noise.power = torch.minimum(noise.power * torch.where(left > 0, wanted / left, 1.0), MOST * wanted)
