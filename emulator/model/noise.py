@@ -99,16 +99,21 @@ class NetworkNoise:
         numbers = np.eye(1, needed).repeat(style, 0)  # all variance in degree 0
         self.count, self.channels, self.style = len(lengths) * channels + style, channels, style
         self.correlation = correlation
+        self._numbered, self._kept = self.count, slice(None)  # of so many fields' numbers the kept ones
         self._held: dict[Key, tuple[int, np.ndarray]] = {}  # the last steps that were drawn, oldest use first
         self._lock = threading.Lock()
         self._size = sizes(np.concatenate([share.repeat(channels, 0), numbers])).astype(np.float32)
         self._transform, self._space, self._shape = transform(grid, needed), space, grid.shape
 
-    def first(self, count: int) -> "NetworkNoise":
-        """The noise of the first `count` fields alone, without a style, bit for bit the same at every step."""
-        fewer = copy.copy(self)
-        fewer.count = fewer.channels = count
-        fewer.style, fewer._size = 0, self._size[:count]
+    def picked(self, fields: Sequence[int]) -> "NetworkNoise":
+        """The noise of some fields alone, by increasing positions, bit for bit the same at every step.
+
+        All random numbers before the last of them are drawn, which its bits come after; of others nothing is made.
+        """
+        fewer, fields = copy.copy(self), list(fields)
+        fewer.count, fewer.style = len(fields), sum(n >= self.count - self.style for n in fields)
+        fewer._kept = np.arange(self._numbered)[self._kept][fields]
+        fewer._numbered, fewer._size = int(fewer._kept[-1]) + 1, self._size[fields]
         fewer._held, fewer._lock = {}, threading.Lock()
         return fewer
 
@@ -118,7 +123,8 @@ class NetworkNoise:
         return self._space.cut(self._transform.synthesis(as_coefficients(values)).movedim(-1, 0).contiguous())
 
     def _fresh(self, key: Key) -> np.ndarray:
-        return np.random.default_rng(key).standard_normal(self._size.shape, np.float32) * self._size
+        numbers = np.random.default_rng(key).standard_normal((self._numbered, *self._size.shape[1:]), np.float32)
+        return numbers[self._kept] * self._size
 
     def _since_the_first_step(self, key: Key) -> np.ndarray:
         *front, step, purpose = key

@@ -115,12 +115,14 @@ def test_noise_with_a_memory_has_the_same_bits_from_whichever_step_it_goes_on(as
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.5])
-def test_the_first_fields_alone_have_the_bits_that_they_have_among_all(correlation):
+@pytest.mark.parametrize("fields", [range(4), (1, 2, 5), (0, 4, 6), (6,)], ids=str)
+def test_some_fields_alone_have_the_bits_that_they_have_among_all(correlation, fields):
     noise = NetworkNoise(GRIDS[0], [2000.0, 0.0], 3, correlation, style=1)
     keys = [forecast_key(0, TIME, member, step) for member in (0, 1) for step in (1, 3)]
-    found = noise.first(4)
-    assert found.none(1, 2).shape == (1, 2, 4, *GRIDS[0].shape)
-    assert torch.equal(found.rows(keys, 0.5), noise.rows(keys, 0.5)[:, :4])
+    found, wanted = noise.picked(fields), noise.rows(keys, 0.5)[:, list(fields)]  # the style keeps its amplitude
+    assert found.none(1, 2).shape == (1, 2, len(fields), *GRIDS[0].shape)
+    assert torch.equal(found.rows(keys, 0.5), wanted)
+    assert torch.equal(found.picked(range(len(fields))[-1:]).rows(keys, 0.5), wanted[:, -1:])
 
 
 @pytest.mark.parametrize("style", [0, 3])
