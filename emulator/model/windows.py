@@ -14,9 +14,10 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from emulator.data.batch import Batch
 from emulator.data.channels import kept_within
 from emulator.data.forcing import StepInputs
-from emulator.data.samples import Batch
+from emulator.model.given import expect_given
 from emulator.model.noise import NetworkNoise, Seeds
 from emulator.model.step import Step
 from emulator.model.stepper import Carry, StepResult
@@ -204,7 +205,7 @@ class DYffusionStep(WindowStep):
 
         Raises `ValueError` within a window without what the steps before have left in the `anchor`.
         """
-        self._check(noise, length, reference, boundary, outflow)
+        expect_given(self, noise, length, reference, boundary, outflow)
         state, given = kept_within(state, self.exists), StepInputs(forcing, clock)
         carry = anchor if isinstance(anchor, Carry) else Carry(anchor)
         if self.place and not carry.kept:

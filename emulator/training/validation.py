@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from emulator.data.samples import Batch, Samples
+from emulator.data.batch import Batch
+from emulator.data.samples import Samples
 from emulator.model.noise import forecast_key
 from emulator.model.rollout import Execution, rollout
 from emulator.model.step import Step
