@@ -9,8 +9,8 @@ import xarray as xr
 
 from emulator.data.channels import Layout
 from emulator.model import checkpoint
+from emulator.report.budgets import sources, step_rms
 from emulator.report.display import lead_label
-from emulator.report.panels.conservation import sources, step_rms
 from emulator.report.view import View
 from emulator.store.analysis import open_analysis
 from emulator.store.forecast import open_forecast

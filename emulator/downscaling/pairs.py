@@ -8,8 +8,9 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from emulator.data.batch import Batch
 from emulator.data.channels import Layout
-from emulator.data.samples import Batch, Samples
+from emulator.data.samples import Samples
 from emulator.downscaling.fields import Interpolation, clock_of, given_to
 from emulator.downscaling.plan import Plan
 from emulator.store.masks import domain_of

@@ -35,6 +35,14 @@ class Objective(Options):
     length_scale: float = option(
         0.0, "km, of the noise on the sphere, where its correlation has fallen to 0.61; 0: white", minimum=0, new=True
     )
+    winds: Literal["components", "vectors"] = option(
+        "components", "how noise of a length scale is drawn for winds: components apart, or as vectors", new=True
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.winds == "vectors" and not self.length_scale:
+            raise ValueError("Expected a length_scale above 0 with winds: vectors, got white noise")
 
     def draws(self, steps: int | None = None) -> int:
         """Fields of noise that a sample takes, each of the sample's shape."""

@@ -25,7 +25,7 @@ from emulator.losses.scaled import ScaledError
 from emulator.options import Options, option
 from emulator.planet.constants import ERA5
 from emulator.planet.grid import Grid
-from emulator.sphere.transform import VectorTransform, transform
+from emulator.sphere.transform import transform, vector_transform
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +81,7 @@ class MixedError(nn.Module):
             self.register_buffer("size", size[..., None, None, None], persistent=False)
             self.register_buffer("rarity", (2.0 * degrees + 1).rsqrt(), persistent=False)
         if "gradients" in self.parts:
-            self.gradient = VectorTransform(*grid.shape, grid.kind, grid.has_poles)
+            self.gradient = vector_transform(grid)
 
     def forward(self, state: Tensor, diagnostic: Tensor, true_state: Tensor, true_diagnostic: Tensor) -> Tensor:
         """Mean over the samples; all `(sample * members, channel, *space)`, the truth the same for a sample's members."""

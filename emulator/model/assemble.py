@@ -138,15 +138,17 @@ def conditions(
     network, chosen = _parted(network)
     options = registry.options(network)
     noise, names = getattr(options, "noise", None), getattr(options, "condition", None)
+    winds = []
     if windowed(chosen):
         noise = dyffusion.noise_of(network, chosen)
     elif chosen != REGRESSION:
         generative.with_time(network)
-        noise = generative.noise_of(objective(dict(chosen)), len(signature_of(channels).outputs))
+        sampled, outputs = objective(dict(chosen)), signature_of(channels).outputs
+        noise, winds = generative.noise_of(sampled, len(outputs)), generative.winds_of(sampled, outputs)
     try:
         made, scalars = Seeds() if windowed(chosen) and not noise else None, None
         if noise:
-            made = NetworkNoise(grid, noise.length_scales, noise.channels, noise.correlation, space, noise.style)
+            made = NetworkNoise(grid, noise.length_scales, noise.channels, noise.correlation, space, noise.style, winds)
         if names:
             scalars = Scalars(names, channels.given, channels.lengths, space)
         return made, scalars

@@ -9,12 +9,15 @@ from emulator.model.gaps import REFUSED
 from emulator.model.noise import NetworkNoise, Seeds
 from emulator.model.step import Step
 from emulator.model.stepper import newest
+from emulator.model.windows import WindowStep
 from emulator.networks.generative import Generative
 
 
 def noise_in_training(step: Step) -> NetworkNoise | Seeds | None:
-    """What a training draws for a step: all its noise, and for a network that samples what one call of it takes."""
-    return step.noise.first(step.network.taught_with) if isinstance(step.network, Generative) else step.noise
+    """What a training draws for a step: all its noise, and of a network that samples, or of windows, what it learns with."""
+    if isinstance(step.network, Generative):
+        return step.noise.picked(range(step.network.taught_with))
+    return step.taught if isinstance(step, WindowStep) else step.noise
 
 
 def target(step: Step, state: Tensor, truth: tuple[Tensor, Tensor], reference: Tensor | None = None) -> Tensor:

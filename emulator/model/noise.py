@@ -19,7 +19,7 @@ from emulator.parallel.space import ALONE, Space
 from emulator.planet.constants import ERA5
 from emulator.planet.grid import Grid
 from emulator.sphere.random_fields import as_coefficients, degrees_on, number_of, of_length, sizes
-from emulator.sphere.transform import transform
+from emulator.sphere.transform import transform, vector_transform
 
 Key = tuple[int, ...]
 HELD_BYTES = 256 << 20
@@ -73,6 +73,9 @@ class NetworkNoise:
       space: the processes that hold a state together. Each draws whole fields, which are so the same whatever their number,
         and keeps its rows.
       style: fields beside these that are one number everywhere; the others are the same with and without.
+      winds: positions of the eastward and the northward component of vectors, both of one length scale. Their numbers are
+        coefficients of the vector's spheroidal and toroidal part in orthonormal vector harmonics, with the spectrum of the
+        length scale from degree 1 on. So every component has unit variance everywhere, and a vector is smooth at the poles.
     Raises `ValueError` for another grid, for a length that is negative, and for another correlation.
     """
 
@@ -84,6 +87,7 @@ class NetworkNoise:
         correlation: float = 0.0,
         space: Space = ALONE,
         style: int = 0,
+        winds: Sequence[tuple[int, int]] = (),
     ):
         if not 0 <= correlation < 1:
             raise ValueError(f"Expected a correlation between steps of at least 0 and below 1, got {correlation}")
@@ -92,33 +96,57 @@ class NetworkNoise:
                 f"Expected length scales of at least 0 and at least one channel, got {list(length_scales)} and {channels}"
             )
         lengths = [1e3 * length / ERA5.earth_radius for length in length_scales]
-        power = np.stack([of_length(degrees_on(grid), length) for length in lengths])
-        beyond = 1 - power.cumsum(-1).min(0)  # of the shortest length, whose spectrum reaches furthest
-        needed = min(int((beyond > NEGLIGIBLE).sum()) + 1, power.shape[1])
-        share = power[:, :needed] / power[:, :needed].sum(-1, keepdims=True)
+        lowest = [0, 1] if winds else [0]
+        power = np.stack([[of_length(degrees_on(grid), length, low) for length in lengths] for low in lowest])
+        beyond = 1 - power.cumsum(-1).min((0, 1))  # of the shortest length, whose spectrum reaches furthest
+        needed = min(int((beyond > NEGLIGIBLE).sum()) + 1, power.shape[-1])
+        share = power[..., :needed] / power[..., :needed].sum(-1, keepdims=True)
         numbers = np.eye(1, needed).repeat(style, 0)  # all variance in degree 0
+        fields = [np.concatenate([each.repeat(channels, 0), numbers]) for each in share]
+        self._winds = [n for side in zip(*winds, strict=True) for n in side]  # first all eastward, then all northward
+        fields[0][self._winds] = fields[-1][self._winds]
         self.count, self.channels, self.style = len(lengths) * channels + style, channels, style
         self.correlation = correlation
+        self._numbered, self._kept = self.count, slice(None)  # of so many fields' numbers the kept ones
         self._held: dict[Key, tuple[int, np.ndarray]] = {}  # the last steps that were drawn, oldest use first
         self._lock = threading.Lock()
-        self._size = sizes(np.concatenate([share.repeat(channels, 0), numbers])).astype(np.float32)
+        self._size = sizes(fields[0]).astype(np.float32)
         self._transform, self._space, self._shape = transform(grid, needed), space, grid.shape
+        self._of_winds = vector_transform(grid, needed) if winds else None
 
-    def first(self, count: int) -> "NetworkNoise":
-        """The noise of the first `count` fields alone, without a style, bit for bit the same at every step."""
-        fewer = copy.copy(self)
-        fewer.count = fewer.channels = count
-        fewer.style, fewer._size = 0, self._size[:count]
+    def picked(self, fields: Sequence[int]) -> "NetworkNoise":
+        """The noise of some fields alone, by increasing positions and of winds both, bit for bit the same at every step.
+
+        All random numbers before the last of them are drawn, which its bits come after; of others nothing is made.
+        """
+        fewer, fields = copy.copy(self), list(fields)
+        fewer.count, fewer.style = len(fields), sum(n >= self.count - self.style for n in fields)
+        fewer._kept = np.arange(self._numbered)[self._kept][fields]
+        fewer._numbered, fewer._size = int(fewer._kept[-1]) + 1, self._size[fields]
+        fewer._winds = [fields.index(n) for n in self._winds if n in fields]
         fewer._held, fewer._lock = {}, threading.Lock()
         return fewer
 
     def draw(self, key: Key) -> Tensor:
         """The fields of a key, `(count, own rows, nlon)` float32: all of the first length scale, the next, then the style."""
         values = self._since_the_first_step(key) if self.correlation else self._fresh(key)
-        return self._space.cut(self._transform.synthesis(as_coefficients(values)).movedim(-1, 0).contiguous())
+        return self._space.cut(self._synthesised(as_coefficients(values)))
+
+    def _synthesised(self, coefficients: Tensor) -> Tensor:
+        """The fields `(field, nlat, nlon)` of coefficients `(l, m, 2, field)`."""
+        if not self._winds:
+            return self._transform.synthesis(coefficients).movedim(-1, 0).contiguous()
+        scalars, vectors = sorted({*range(self.count)} - {*self._winds}), self._of_winds
+        fields = coefficients.new_empty(self.count, *self._shape)
+        if scalars:
+            fields[scalars] = self._transform.synthesis(coefficients[..., scalars]).movedim(-1, 0)
+        components = vectors.restore(vectors.synthesise(vectors.pack(coefficients[..., self._winds])))
+        fields[self._winds] = components.movedim(-1, 0)
+        return fields
 
     def _fresh(self, key: Key) -> np.ndarray:
-        return np.random.default_rng(key).standard_normal(self._size.shape, np.float32) * self._size
+        numbers = np.random.default_rng(key).standard_normal((self._numbered, *self._size.shape[1:]), np.float32)
+        return numbers[self._kept] * self._size
 
     def _since_the_first_step(self, key: Key) -> np.ndarray:
         *front, step, purpose = key

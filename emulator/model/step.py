@@ -11,6 +11,7 @@ from emulator.kernels.columns import whole
 from emulator.kernels.fields import Part, finished, normalised
 from emulator.kernels.library import alone
 from emulator.model.gaps import REFUSED, TOLD, completed, filled, known_in
+from emulator.model.given import expect_given
 from emulator.model.in_parts import in_parts
 from emulator.model.lengths import over_length
 from emulator.model.noise import NetworkNoise, Seeds
@@ -182,13 +183,13 @@ class Step(nn.Module):
         boundary: Tensor | None = None,
         outflow: Tensor | None = None,
     ) -> StepResult:
-        """One step from `state`; arguments as one time of `emulator.data.samples.Batch`.
+        """One step from `state`; arguments as one time of `emulator.data.batch.Batch`.
 
         Of several lengths one comes as a number; to be told it by a tensor `(batch,)` the host waits for the device. Raises
         `ValueError` for noise, a length, a climatology, a boundary or an outflow that the step does not take, and for none
         where it needs it.
         """
-        self._check(noise, length, reference, boundary, outflow)
+        expect_given(self, noise, length, reference, boundary, outflow)
         common = self._common(length)
         if common is not None:
             length = torch.full((len(state),), common, dtype=torch.float64, device=state.device)
@@ -298,28 +299,3 @@ class Step(nn.Module):
         space = [1] * (now.dim() - 2)
         mean, std = (values.view(-1, *space) for values in (self.state_scale.mean, self.state_scale.std))
         return Known(now, self.resting, mean, std, change, damping, self.spread, reference)
-
-    def _check(self, noise, length, reference, boundary, outflow):
-        if (self.boundary_scale is None) != (boundary is None):
-            raise ValueError(
-                "Expected the state at the boundary of this limited area, got none"
-                if boundary is None
-                else "Expected no boundary for a network that was trained without one, got one"
-            )
-        asked = self.layout.border.outflow if self.layout.border is not None else ()
-        if (outflow is not None and not asked) or (outflow is None and asked and self.scheme is not None):
-            raise ValueError(
-                "Expected what leaves this limited area by its sides, got none"
-                if outflow is None
-                else "Expected no outflow for a network that was trained without one, got one"
-            )
-        if (self.noise is None) != (noise is None):
-            raise ValueError(
-                f"Expected {'no ' * (self.noise is None)}noise for this network's step, got {int(noise is not None)} of it"
-            )
-        if length is None and self.layout.lengths != (1,):
-            raise ValueError(f"Expected the length of a step among {self.layout.lengths} steps of the store, got none")
-        if self.prediction.reference and reference is None:
-            raise ValueError(
-                "Expected the climatology at the end of the step, from which this network predicts, got none"
-            )

@@ -14,10 +14,11 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from emulator.data.batch import Batch
 from emulator.data.channels import kept_within
 from emulator.data.forcing import StepInputs
-from emulator.data.samples import Batch
-from emulator.model.noise import Seeds
+from emulator.model.given import expect_given
+from emulator.model.noise import NetworkNoise, Seeds
 from emulator.model.step import Step
 from emulator.model.stepper import Carry, StepResult
 from emulator.networks.dropout import leaving_out
@@ -29,9 +30,28 @@ Made = tuple[
 
 
 class WindowStep(Step):
-    """Base: what both trainings share. `horizon` and `pairing` are set by whoever makes it."""
+    """Base: what both trainings share. `horizon` and `pairing` are set by whoever makes it.
+
+    It is made with all the noise of `emulator.networks.dyffusion.noise_of`, of which it draws what it uses.
+
+    Attributes:
+      noise: of a step outside a training: seeds, or fields, of every length scale those of a first and of a second
+        interpolation; an interpolator has the second alone.
+      taught: of a window in training: seeds, or the fields of a second interpolation and one number everywhere, which gives
+        the place in the window; that of a sample's first member counts.
+    """
 
     pairing = 0.0  # correlation of the noise of the two interpolations of a step
+    forecasts = True  # whether it makes some
+
+    def __init__(self, *parts):
+        super().__init__(*parts)
+        self.taught = noise = self.noise
+        if isinstance(noise, NetworkNoise):
+            fields = range(noise.count - noise.style)
+            second = [n for n in fields if n // (noise.channels // 2) % 2]
+            self.noise = noise.picked(fields if self.forecasts else second)
+            self.taught = noise.picked([*second, *range(len(fields), noise.count)])
 
     def interpolated(
         self, network: Timed, ends: tuple[Tensor, Tensor], place: Tensor, given: StepInputs, drawn: Tensor
@@ -43,7 +63,8 @@ class WindowStep(Step):
         Args:
           ends: states `(batch, channel, *space)`. place: steps from the start, `(batch,)` from 1 on and below the horizon.
           given: of the steps that end there.
-          drawn: seeds of what the network leaves out, `(batch,)`, or the noise that it is given, `(batch, channel, *space)`.
+          drawn: seeds of what the network leaves out, `(batch,)`, or noise `(batch, channel, *space)`, of which it is given
+            the first channels that it takes.
         """
         first, last = ends
         second = kept_within(self.state_scale(self.as_shown(last)), self.exists)
@@ -60,22 +81,9 @@ class WindowStep(Step):
         diagnostic = kept_within(self.diagnostic_scale.inverse(diagnosed), self.diagnostic_exists)
         return kept_within(state, self.exists), diagnostic
 
-    def _drawn(self, noise: Tensor, number: int) -> Tensor:
-        """What interpolation 1 or 2 of a step takes of its noise.
-
-        That is a column of seeds, or of two sets of fields the second, and for the first interpolation a mixture of both
-        whose correlation with the second is `pairing`.
-        """
-        if isinstance(self.noise, Seeds):
-            return noise[:, number]
-        other, own = (
-            noise[:, :-1].unflatten(1, (-1, 2, self.noise.channels // 2)).transpose(1, 2).flatten(2, 3).unbind(1)
-        )
-        return own if number == 2 else self.pairing * own + (1 - self.pairing**2) ** 0.5 * other
-
-    def _taught(self, noise: Tensor) -> Tensor:
-        """What the one interpolation of a training takes: the first column of seeds, or fields that no pairing mixes."""
-        return self._drawn(noise, 1 if isinstance(self.noise, Seeds) else 2)
+    def _first(self, noise: Tensor) -> Tensor:
+        """What the one interpolation of a training or a validation takes of what was drawn for a window."""
+        return noise[:, 1] if isinstance(self.noise, Seeds) else noise
 
     def _place(self, noise: Tensor, places: int) -> Tensor:
         """One of so many places for every row, `(batch,)`, from 0 on, all as likely."""
@@ -94,6 +102,8 @@ class WindowStep(Step):
 class Interpolator(WindowStep):
     """Learns the states inside windows; it makes no forecasts."""
 
+    forecasts = False
+
     def learned(self, batch: Batch, members: int = 1) -> tuple[Made, Made]:
         """What the network makes of the windows of a batch, at one step of each, and the truth.
 
@@ -107,7 +117,7 @@ class Interpolator(WindowStep):
         rows = torch.arange(len(batch.state), device=batch.state.device)
         place = torch.full_like(rows, place) if isinstance(place, int) else place
         ends = batch.state[:, 0], batch.state[:, self.horizon]
-        drawn = self._taught(batch.noise[:, 0])
+        drawn = self._first(batch.noise[:, 0])
         made = self.interpolated(self.network, ends, place, _given(batch, rows, place - 1), drawn)
         return made, (batch.state[rows, place], batch.diagnostic[rows, place - 1])
 
@@ -152,6 +162,17 @@ class DYffusionStep(WindowStep):
         end = self._bounded(self.prediction.following(known, change))
         return end, kept_within(self.diagnostic_scale.inverse(diagnosed), self.diagnostic_exists)
 
+    def _drawn(self, noise: Tensor, number: int) -> Tensor:
+        """What interpolation 1 or 2 of a step takes of its noise.
+
+        That is a column of seeds, or of two sets of fields the second, and for the first interpolation a mixture of both
+        whose correlation with the second is `pairing`.
+        """
+        if isinstance(self.noise, Seeds):
+            return noise[:, number]
+        other, own = noise.unflatten(1, (-1, 2, self.noise.channels // 2)).transpose(1, 2).flatten(2, 3).unbind(1)
+        return own if number == 2 else self.pairing * own + (1 - self.pairing**2) ** 0.5 * other
+
     def learned(self, batch: Batch, members: int = 1) -> tuple[Made, Made]:
         """What the forecaster makes of the end of the windows of a batch, from one step of each, and the truth.
 
@@ -162,7 +183,7 @@ class DYffusionStep(WindowStep):
         ends, inside = (batch.state[:, 0], batch.state[:, self.horizon]), place.clamp(min=1)
         with torch.no_grad():
             before = _given(batch, rows, inside - 1)
-            between = self.interpolated(self.network.interpolator, ends, inside, before, self._taught(drawn))[0]
+            between = self.interpolated(self.network.interpolator, ends, inside, before, self._first(drawn))[0]
             begins = (place == 0).view(-1, *[1] * (between.dim() - 1))
             state = torch.where(begins, ends[0], self._bounded(between))
         return self.forecast(state, place, _given(batch, rows, place)), (ends[1], batch.diagnostic[:, self.horizon - 1])
@@ -184,7 +205,7 @@ class DYffusionStep(WindowStep):
 
         Raises `ValueError` within a window without what the steps before have left in the `anchor`.
         """
-        self._check(noise, length, reference, boundary, outflow)
+        expect_given(self, noise, length, reference, boundary, outflow)
         state, given = kept_within(state, self.exists), StepInputs(forcing, clock)
         carry = anchor if isinstance(anchor, Carry) else Carry(anchor)
         if self.place and not carry.kept:

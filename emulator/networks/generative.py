@@ -4,7 +4,7 @@ The other network is given the noisy fields beside its inputs, and by its `condi
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from emulator.generative.objectives import Objective, objective
 from emulator.networks import registry
 from emulator.networks.conditions import NOISE_TIME, NoiseOptions, check_condition, check_noise, noise_time
-from emulator.networks.signature import Signature
+from emulator.networks.signature import Channel, Signature
+from emulator.networks.vectors import wind_pairs
 from emulator.planet.grid import Grid
 
 REGRESSION = {"kind": "regression"}  # no objective: the network predicts one value, by any loss
@@ -52,6 +53,13 @@ def noise_of(made: Objective, outputs: int) -> NoiseOptions:
     A training takes the first fields alone (`Generative.taught_with`).
     """
     return NoiseOptions((made.length_scale,), made.draws() * outputs + 1)
+
+
+def winds_of(made: Objective, outputs: Sequence[Channel]) -> list[tuple[int, int]]:
+    """Positions in the noise of a step of the components of winds that are drawn as vectors, eastward and northward."""
+    pairs = wind_pairs(outputs) if made.winds == "vectors" else []
+    starts = range(0, made.draws() * len(outputs), len(outputs))
+    return [(start + east, start + north) for start in starts for east, north in pairs]
 
 
 def build(network: Mapping[str, Any], chosen: Mapping[str, Any], signature: Signature, grid: Grid) -> "Generative":

@@ -8,8 +8,8 @@ import json
 import numpy as np
 
 from emulator.planet.calendar import lead_seconds
+from emulator.report import budgets
 from emulator.report.ensemble_rows import ensemble_curves
-from emulator.report.panels import conservation as budgets
 from emulator.report.panels.exchange import exchange_rows
 from emulator.report.panels.summary import verdict
 from emulator.report.view import View

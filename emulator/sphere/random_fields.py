@@ -19,14 +19,16 @@ def power_law(degrees: int, slope: float = 3.0, lowest: int = 1) -> np.ndarray:
     return power / power.sum()
 
 
-def of_length(degrees: int, length: float) -> np.ndarray:
+def of_length(degrees: int, length: float, lowest: int = 0) -> np.ndarray:
     """Power per total wavenumber `(degree,)` of a field whose correlation falls to exp(-1/2) over an arc of `length` radians.
 
     `(2l + 1) exp(-l (l + 1) length^2 / 2)`, the heat kernel on the sphere: of a short length the correlation is nearly
-    `exp(-(arc / length)^2 / 2)`, of length 0 it is white noise in all degrees. Sums to 1.
+    `exp(-(arc / length)^2 / 2)`, of length 0 it is white noise in all degrees. Nothing below degree `lowest`: winds have no
+    degree 0. Sums to 1.
     """
     wavenumber = np.arange(degrees)
-    power = (2 * wavenumber + 1) * np.exp(-wavenumber * (wavenumber + 1) * length**2 / 2)
+    beyond = wavenumber * (wavenumber + 1) - lowest * (lowest + 1)  # in units of the lowest's power, which is never 0
+    power = np.where(beyond >= 0, (2 * wavenumber + 1) * np.exp(-np.maximum(beyond, 0) * length**2 / 2), 0.0)
     return power / power.sum()
 
 

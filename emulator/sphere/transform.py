@@ -307,6 +307,12 @@ def transform(grid: Grid, lmax: int | None = None, space: Space = ALONE) -> Sphe
     return SphericalTransform(*grid.shape, grid.kind, grid.has_poles, lmax, space)
 
 
+def vector_transform(grid: Grid, lmax: int | None = None, space: Space = ALONE) -> VectorTransform:
+    """The transform of winds on a grid, as `transform` of scalars."""
+    expect_transformable(grid)
+    return VectorTransform(*grid.shape, grid.kind, grid.has_poles, lmax, space)
+
+
 def harmonics(transform: SphericalTransform, count: int) -> torch.Tensor:
     """Real harmonics (0, 0), (1, -1), (1, 0), ..., each scaled to a maximum of 1, `(cell, count)` in the kernels' order.
 

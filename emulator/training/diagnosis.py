@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emulator.data.samples import Batch
+from emulator.data.batch import Batch
 from emulator.model.gaps import REFUSED
 from emulator.model.step import Step
 from emulator.parallel.distributed import highest, local

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from emulator.data.samples import Batch, Samples
+from emulator.data.batch import Batch
+from emulator.data.samples import Samples
 from emulator.training.options.phases import MaskOptions
 
 PURPOSE = 9  # the last number of the seeds, which tells what is drawn

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from emulator.data.samples import Batch
+from emulator.data.batch import Batch
 from emulator.losses.options import members_of
 from emulator.model.assemble import boundary_shape, make_step, network_of
 from emulator.model.generative import noise_in_training

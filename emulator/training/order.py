@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emulator.data.samples import Batch, Samples, shuffled
+from emulator.data.batch import Batch
+from emulator.data.samples import Samples, shuffled
 from emulator.model.noise import NetworkNoise, Seeds, update_key
 from emulator.parallel.distributed import share
 from emulator.parallel.processes import Processes

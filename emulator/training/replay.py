@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emulator.data.samples import Batch
+from emulator.data.batch import Batch
 from emulator.parallel.host_copies import to_device
 from emulator.training.options.phases import Phase
 

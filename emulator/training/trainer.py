@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from emulator.data.samples import Batch, Samples
+from emulator.data.batch import Batch
+from emulator.data.samples import Samples
 from emulator.files.interruption import Interrupted
 from emulator.model import checkpoint
 from emulator.model.generative import noise_in_training

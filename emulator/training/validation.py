@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from emulator.data.samples import Batch, Samples
+from emulator.data.batch import Batch
+from emulator.data.samples import Samples
 from emulator.model.noise import forecast_key
 from emulator.model.rollout import Execution, rollout
 from emulator.model.step import Step
@@ -107,11 +108,11 @@ class Validation:
         return self.error(*one, *first), self.error(middle[0], truth[1], *truth), self.error(line, truth[1], *truth)
 
     def _noise(self, step: Step, starts: np.ndarray) -> Tensor | None:
-        """Of the members of the windows that begin at some times, `(row, steps, channel, *space)`."""
+        """Of the members of the windows that begin at some times, `(row, steps, channel, *space)`; one of an interpolator."""
         if step.noise is None:
             return None
         rows = [(self.samples.times[start], member) for start in starts for member in range(self.members)]
-        numbers = range(1, self.steps + 1)
+        numbers = range(1, 2 if isinstance(step, Interpolator) else self.steps + 1)
         return torch.stack([step.noise.rows(forecast_key(0, *row, k) for k in numbers) for row in rows])
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from emulator.data.samples import Batch
+from emulator.data.batch import Batch
 from emulator.model import generative
 from emulator.model.rollout import Execution, rollout
 from emulator.model.step import Step

@@ -5,11 +5,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import eval_jacobi
 
 from emulator.model.noise import NetworkNoise, forecast_key, update_key
 from emulator.planet.constants import ERA5
 from emulator.planet.grid import Grid
-from emulator.sphere.random_fields import of_length
+from emulator.sphere.random_fields import degrees_on, of_length
 from emulator.verify.metrics.spectra import power_spectrum
 
 GRIDS = [Grid.gaussian(24), Grid.equiangular(33, 64, poles=True), Grid.equiangular(32, 64)]
@@ -64,6 +65,49 @@ def test_noise_is_isotropic_and_decorrelates_over_its_length(length):
     assert checked > 20
 
 
+@pytest.mark.parametrize("grid", GRIDS, ids=lambda g: g.describe())
+@pytest.mark.parametrize("length", [2000.0, 1e6])
+def test_winds_are_isotropic_vectors_of_unit_variance_up_to_the_poles(grid, length):
+    """The exact covariance of all pairs of places, as complex numbers of spin 1 (Goldberg et al. 1967).
+
+    Of u + i v and its conjugate elsewhere it is twice `sum_l p_l d^l_11(arc)` but for a phase, of u + i v there 0. So it is
+    the same for all pairs as far apart, and across a pole as anywhere.
+    """
+    noise = NetworkNoise(grid, [length], 3, winds=[(0, 2)])
+    degrees = noise._size.shape[1]
+    places = np.stack(np.nonzero(noise._size[0]), 1)
+    made = []
+    for part in (0, 2):
+        for l, m, side in places:
+            coefficients = torch.zeros(degrees, degrees, 2, 3)
+            coefficients[l, m, side, part] = float(noise._size[part, l, m, side])
+            u, other, v = noise._synthesised(coefficients).double().numpy()
+            assert not other.any()
+            made.append(u + 1j * v)
+    fields = np.array(made)[:, :: grid.shape[0] // 8, ::11].reshape(len(made), -1)
+    where = np.stack(grid.mesh(), -1)[:: grid.shape[0] // 8, ::11].reshape(-1, 2)
+    apart = np.array([arc(where, place) for place in where])
+    power = of_length(degrees_on(grid), length / RADIUS, 1)[:degrees]
+    cosine = np.cos(apart)
+    known = sum(p * (1 + cosine) / 2 * eval_jacobi(l - 1, 0, 2, cosine) for l, p in enumerate(power) if l)
+    np.testing.assert_allclose(np.abs(fields.T @ fields.conj()), 2 * np.abs(known), atol=2e-5)
+    np.testing.assert_allclose(fields.T @ fields, 0, atol=2e-5)
+    np.testing.assert_allclose(np.sum(np.array(made).real ** 2, 0), 1, atol=1e-5)
+    np.testing.assert_allclose(np.sum(np.array(made).imag ** 2, 0), 1, atol=1e-5)
+
+
+def test_winds_have_the_bits_of_their_key_and_a_memory():
+    noise = NetworkNoise(GRIDS[0], [2000.0], 4, 0.5, style=1, winds=[(2, 0)])
+    keys = [forecast_key(0, TIME, member, step) for member in (0, 1) for step in (1, 3)]
+    rows = noise.rows(keys)
+    assert torch.equal(rows[3], noise.draw(keys[3])) and rows.shape[1] == 5
+    assert torch.equal(noise.picked([0, 2, 4]).rows(keys), rows[:, [0, 2, 4]])
+    for some in ([1, 3], [0, 2]):
+        assert torch.equal(noise.picked(some).rows(keys), rows[:, some])
+    number = rows[:, 4]
+    torch.testing.assert_close(number, number[:, :1, :1].expand(number.shape), rtol=1e-5, atol=1e-5)
+
+
 def test_channels_are_independent_of_one_another():
     fields = NetworkNoise(GRIDS[0], [2000.0, 500.0], 2).rows((2, n) for n in range(DRAWS)).numpy()
     found = np.corrcoef(fields[:, :, 7, 9].T)
@@ -115,12 +159,14 @@ def test_noise_with_a_memory_has_the_same_bits_from_whichever_step_it_goes_on(as
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.5])
-def test_the_first_fields_alone_have_the_bits_that_they_have_among_all(correlation):
+@pytest.mark.parametrize("fields", [range(4), (1, 2, 5), (0, 4, 6), (6,)], ids=str)
+def test_some_fields_alone_have_the_bits_that_they_have_among_all(correlation, fields):
     noise = NetworkNoise(GRIDS[0], [2000.0, 0.0], 3, correlation, style=1)
     keys = [forecast_key(0, TIME, member, step) for member in (0, 1) for step in (1, 3)]
-    found = noise.first(4)
-    assert found.none(1, 2).shape == (1, 2, 4, *GRIDS[0].shape)
-    assert torch.equal(found.rows(keys, 0.5), noise.rows(keys, 0.5)[:, :4])
+    found, wanted = noise.picked(fields), noise.rows(keys, 0.5)[:, list(fields)]  # the style keeps its amplitude
+    assert found.none(1, 2).shape == (1, 2, len(fields), *GRIDS[0].shape)
+    assert torch.equal(found.rows(keys, 0.5), wanted)
+    assert torch.equal(found.picked(range(len(fields))[-1:]).rows(keys, 0.5), wanted[:, -1:])
 
 
 @pytest.mark.parametrize("style", [0, 3])

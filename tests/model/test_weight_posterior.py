@@ -9,8 +9,8 @@ from small_planet import small_planet
 from small_store import FREE, store_of
 
 import emulator as em
+from emulator.data.batch import Batch
 from emulator.data.normalisation import Normalizer
-from emulator.data.samples import Batch
 from emulator.model import checkpoint
 from emulator.model.posterior import Posterior, with_drawn_weights
 from emulator.model.stepper import StepResult

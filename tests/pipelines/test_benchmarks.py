@@ -38,7 +38,8 @@ def test_the_gpu_benchmark_without_time_or_a_gpu():
     assert head["device"] == "cpu"
     done, left = ([row for row in rows if ("left_out" in row) == late] for late in (False, True))
     assert len(left) == 10 and all(row["ours"] > 0 for row in done)
-    assert [row["goal"] for row in done if row["case"].startswith("transform")] in ([1.5, 1.5], [])
+    transforms = [row for row in done if row["case"].startswith("transform")]
+    assert len(transforms) in (2, 0) and all(row["ratio"] > 0 for row in transforms)
     assert sum("forecast step" in row["case"] for row in done) == 3
     if not torch.cuda.is_available():
         command = [sys.executable, str(ROOT / "scripts" / "bench" / "gpu.py")]
@@ -57,7 +58,6 @@ def test_the_gpu_benchmark_in_full_on_a_cpu():
     for row in steps:
         assert row["ours"] > 0 and row["product_share"] > 0
         assert (row["ratio"] is None) == row["case"].startswith("graph")
-        assert (row.get("share_goal") == 0.4) == (row["precision"] == "bfloat16")
 
 
 def test_a_folder_that_is_no_run_is_one_sentence(tmp_path):

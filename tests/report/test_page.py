@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from emulator.report import panel
+from emulator.report import budgets, panel
 from emulator.report.display import number
 from emulator.report.page import render
 from emulator.report.panels import conservation as budget_panels
@@ -164,13 +164,13 @@ def test_drawing_twice_gives_the_same(view):
 def test_drift_and_residual_are_reduced_over_initial_times(view):
     total = view.scores["budget_total"].sel(audit_source="emulator", budget="dry_air").values
     np.testing.assert_allclose(
-        budget_panels.drift(view, "emulator", "dry_air"), (total - total[:, :1]).mean(axis=0), rtol=1e-12
+        budgets.drift(view, "emulator", "dry_air"), (total - total[:, :1]).mean(axis=0), rtol=1e-12
     )
     relative = view.scores["budget_relative"].sel(audit_source="uncorrected", budget="water").values
     held = relative[np.isfinite(relative).any(axis=1)]
     assert len(held) == 3
     np.testing.assert_allclose(
-        budget_panels.step_rms(view, "uncorrected", "water")[1:], np.sqrt((held[:, 1:] ** 2).mean(axis=0)), rtol=1e-12
+        budgets.step_rms(view, "uncorrected", "water")[1:], np.sqrt((held[:, 1:] ** 2).mean(axis=0)), rtol=1e-12
     )
 
 

@@ -15,11 +15,14 @@ from emulator.data.forcing import StepInputs
 from emulator.forecasting.models import Models
 from emulator.forecasting.options import EnsembleOptions
 from emulator.model import checkpoint
-from emulator.model.assemble import make_network, network_of
+from emulator.model.assemble import conditions, make_network, network_of
 from emulator.model.bounds import released
+from emulator.model.generative import noise_in_training
+from emulator.model.noise import update_key
 from emulator.model.rollout import rollout
 from emulator.store.analysis import open_analysis
 from emulator.training.run import Training
+from emulator.training.validation import Validation
 
 NOISE = {"length_scales": [2000, 800], "channels": 2, "correlation": 0.5}
 VECTORS = {"kind": "vector_cnn", "width": 8, "vectors": 3, "blocks": 2}
@@ -48,7 +51,7 @@ def noise_of(step, members, numbers):
 def test_places_are_as_likely_and_the_same_for_the_members_of_a_sample(stored):
     step = em.load_model(stored[1] / "inside" / "checkpoint", "cpu")
     count = 12
-    drawn = torch.zeros(count, step.noise.count, *step.lower.shape[1:])
+    drawn = torch.zeros(count, step.taught.count, *step.lower.shape[1:])
     drawn[:, -1] = torch.special.ndtri((torch.arange(count) + 0.5) / count)[:, None, None]
     assert torch.bincount(step._place(drawn, 3)).tolist() == [4, 4, 4]
     extreme = torch.full_like(drawn[:1], 40.0)
@@ -62,6 +65,50 @@ def test_places_are_as_likely_and_the_same_for_the_members_of_a_sample(stored):
     assert not torch.equal(step.learned(batch, 2)[0][0][1], state[1]) and len(diagnostic) == 4
 
 
+def all_change(made, drawn):
+    """Whether each field that was drawn for the first row, `(field, *space)` of it, changes what is made of all."""
+    before = made(drawn)
+    for field in range(drawn.shape[1]):
+        other = drawn.clone()
+        other[0, field] -= 50.0  # of the number of a last place it makes the first
+        yield any(not torch.equal(*pair) for pair in zip(made(other), before, strict=True))
+
+
+@pytest.mark.parametrize("folder", ["inside", "ahead"])
+def test_a_training_draws_the_fields_that_it_uses_and_no_other(stored, folder):
+    """Of the bits that they have among all fields of a step: those of the second interpolation, and the place."""
+    step = em.load_model(stored[1] / folder / "checkpoint", "cpu")
+    keys, samples = [update_key(1, 0, 0, member, 1) for member in (0, 1)], samples_of(stored, step)
+    drawn = noise_in_training(step).rows(keys)
+    whole, _ = conditions(network_of(step.metadata["config"]), step.layout, samples.grid)
+    assert torch.equal(drawn, whole.rows(keys)[:, [2, 3, 6, 7, 8]])
+
+    @torch.no_grad()
+    def learned(noise):
+        made, truth = step.learned(samples.batch([0], HORIZON).for_members(2, noise[:, None]), 2)
+        return [*made, *truth]
+
+    drawn[:, -1] = 5.0
+    assert all(all_change(learned, drawn))
+
+
+def test_a_forecast_and_a_validation_draw_no_place_in_a_window(stored, model):
+    inside = em.load_model(stored[1] / "inside" / "checkpoint", "cpu")
+    validation = Validation(
+        samples_of(stored, inside), None, every=1, windows=2, steps=HORIZON, batch_size=2, members=2
+    )
+    fields = len(NOISE["length_scales"]) * NOISE["channels"]
+    assert validation._noise(inside, [0, 1]).shape[:3] == (4, 1, fields)
+    assert validation._noise(model, [0, 1]).shape[:3] == (4, HORIZON, 2 * fields)
+    batch, noise = samples_of(stored, model).batch([0], HORIZON), noise_of(model, 1, (1, 2))
+
+    def second_step(drawn):
+        given = [each._replace(noise=one) for each, one in zip(batch.inputs(), (noise[0], drawn), strict=False)]
+        return [list(rollout(model, batch.start(), given))[-1].state]
+
+    assert all(all_change(second_step, noise[1]))
+
+
 @pytest.mark.parametrize("pairing", [0.0, 0.6, 1.0])
 def test_the_noise_of_both_interpolations_of_a_step_is_paired(stored, model, pairing):
     """Each has unit variance, and their correlation is what is asked for; the fields of all length scales take part."""
@@ -72,7 +119,7 @@ def test_the_noise_of_both_interpolations_of_a_step_is_paired(stored, model, pai
     for field, own in zip(first.unbind(1), second.unbind(1), strict=True):
         assert abs(float(field.var()) - 1) < 0.05 and abs(float((field * own).mean()) - pairing) < 0.04
     coarse, fine = torch.zeros(1, model.noise.count, 1, 1), torch.zeros(1, model.noise.count, 1, 1)
-    coarse[:, : 2 * NOISE["channels"]], fine[:, 2 * NOISE["channels"] : -1] = 1.0, 1.0
+    coarse[:, : 2 * NOISE["channels"]], fine[:, 2 * NOISE["channels"] :] = 1.0, 1.0
     for number in (1, 2):  # those of a length stay where the network has learned them
         assert (model._drawn(coarse, number) != 0).flatten().tolist() == [True, True, False, False]
         assert (model._drawn(fine, number) != 0).flatten().tolist() == [False, False, True, True]

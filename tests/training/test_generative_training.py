@@ -12,14 +12,16 @@ from small_training import NOISY, RECIPE, VALUES, same_state, trainer
 from torch.testing import assert_close
 
 from emulator.files.interruption import Interrupted
-from emulator.model.assemble import conditions, network_of
+from emulator.model.assemble import conditions, network_of, signature_of
 from emulator.model.generative import target
 from emulator.model.noise import forecast_key, update_key
 from emulator.model.rollout import rollout
 from emulator.networks import cost
 from emulator.networks.generative import with_time
 from emulator.networks.registry import NetworkError
+from emulator.networks.vectors import wind_pairs
 from emulator.planet.constants import ERA5
+from emulator.sphere.transform import vector_transform
 from emulator.training.options import TrainOptions
 from emulator.training.options.phases import Phase
 from emulator.training.run import Training
@@ -30,6 +32,7 @@ OBJECTIVES = {
     "flow_matching": {"kind": "flow_matching", "steps": 2},
     "interpolant": {"kind": "interpolant", "steps": 2},
     "edm": {"kind": "edm", "steps": 2},
+    "winds": {"kind": "interpolant", "steps": 2, "length_scale": 2000.0, "winds": "vectors"},
 }
 PHASES = (Phase(4, batch_size=2),)
 
@@ -70,6 +73,30 @@ def test_noise_of_a_length_is_correlated_as_a_heat_kernel(planet, tmp_path):
     distance = ERA5.earth_radius / 1e3 * np.cos(latitude[0]) * (longitude[1] - longitude[0])
     found = (fields[:, row] * fields[:, row].roll(1, -1)).mean()
     assert_close(found, fields.new_tensor(np.exp(-0.5 * (distance / length) ** 2)), rtol=0, atol=0.07)
+
+
+def test_winds_of_samples_begin_as_vectors_where_that_is_asked_for(planet, tmp_path):
+    """Components that are drawn apart are torn at the poles: of a smooth field's power some is then in all degrees."""
+    made = generative(planet, tmp_path)
+    layout, grid = made.samples.layout, made.samples.grid
+    pairs, outputs = wind_pairs(signature_of(layout).outputs), len(signature_of(layout).outputs)
+
+    def noise_of(**more):
+        chosen = {"kind": "interpolant", "steps": 2, "length_scale": 6000.0} | more
+        return conditions({"kind": "sfno", "embed_dim": 8, "blocks": 1, "objective": chosen}, layout, grid)[0]
+
+    def fine(noise):
+        found, winds = noise.rows((n, 5) for n in range(20)), vector_transform(grid)
+        at = [(n * outputs + east, n * outputs + north) for n in (0, 1) for east, north in pairs]
+        wind = [found[:, side].flatten(0, 1).permute(1, 2, 0) for side in np.transpose(at).tolist()]
+        degrees = torch.arange(winds.lmax)
+        power = sum(part.square().sum((1, 2, 3)) for part in winds.analysis(*wind)) * degrees * (degrees + 1)
+        return float(power[2 * winds.lmax // 3 :].sum() / power.sum())
+
+    assert pairs and torch.equal(noise_of().draw((1, 5)), noise_of(winds="components").draw((1, 5)))
+    assert fine(noise_of(winds="vectors")) < 1e-6 < 1e-4 < fine(noise_of())
+    with pytest.raises(ValueError, match="length_scale above 0 with winds: vectors"):
+        noise_of(winds="vectors", length_scale=0.0)
 
 
 def test_a_stopped_training_ends_with_the_same_bits(planet, trained, tmp_path):

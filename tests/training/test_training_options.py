@@ -9,7 +9,7 @@ import torch
 from small_planet import numpy_statistics
 from small_training import CONFIG, RECIPE, loss_of, same_state, trainer, weighted
 
-from emulator.data.samples import Batch
+from emulator.data.batch import Batch
 from emulator.files.interruption import Interrupted
 from emulator.losses.options import LossOptions
 from emulator.model import checkpoint

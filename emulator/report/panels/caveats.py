@@ -6,10 +6,10 @@ import json
 import numpy as np
 
 from emulator.planet.quantities.registry import quantity
+from emulator.report import budgets
 from emulator.report.display import date_and_hour, number, variable_name
 from emulator.report.given_forcing import forcing_caveats
 from emulator.report.panel import panel
-from emulator.report.panels import conservation as budgets
 from emulator.report.view import NOT_FINITE, View
 from emulator.store.forecast import boundary_told
 from emulator.verify.assemble import far_off

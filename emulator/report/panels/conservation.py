@@ -6,8 +6,8 @@ from collections.abc import Callable
 import numpy as np
 from matplotlib.figure import Figure
 
-from emulator.planet.calendar import lead_seconds
 from emulator.planet.quantities.registry import quantities, quantity
+from emulator.report.budgets import drift, drift_per_day, has_outflow, label, mean_residual, overall, sources, step_rms
 from emulator.report.display import RAISED, days, note, number, scientific, table, unit_and_factor, variable_name
 from emulator.report.panel import panel
 from emulator.report.style import FORECAST_COLOURS, GREY, WIDTH, Panel, line_style, power_ticks, span, svg
@@ -27,50 +27,6 @@ def conservation(view: View) -> list:
         drift_panel(view),
         correction_panel(view),
     ]
-
-
-def has_budgets(view: View) -> bool:
-    return "budget_relative" in view.scores
-
-
-def has_outflow(view: View) -> bool:
-    """Whether forecasts of a domain record what left it by its sides."""
-    return "budget_closed_relative" in view.scores
-
-
-def sources(view: View) -> list[str]:
-    """Audited stores and last the truth."""
-    return [str(name) for name in view.scores["audit_source"].values]
-
-
-def label(view: View, source: str) -> str:
-    """What a line is: the truth is the reference model, or the reanalysis, that the forecasts learned from."""
-    return "reference (truth)" if source == "truth" else source
-
-
-def step_rms(view: View, source: str, budget: str, what: str = "budget_relative") -> np.ndarray:
-    """Root mean square over initial times of the relative residual per step, `(lead,)`; NaN where none was audited."""
-    return np.sqrt(_mean(_audited(view, what, source, budget) ** 2))
-
-
-def drift(view: View, source: str, budget: str) -> np.ndarray:
-    """Mean over initial times of the total minus its initial value, `(lead,)`."""
-    total = _audited(view, "budget_total", source, budget)
-    return _mean(total - total[:, :1])
-
-
-def _audited(view, what, source, budget) -> np.ndarray:
-    """Of one source and budget, `(init, lead)`."""
-    array = view.scores[what].sel(audit_source=source, budget=budget)
-    return array.transpose("audit_init_time", "audit_lead_time").values
-
-
-def _mean(values: np.ndarray) -> np.ndarray:
-    """Over the initial times that are known, `(lead,)`."""
-    finite = np.isfinite(values)
-    count = finite.sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(finite, values, 0.0).sum(axis=0) / np.where(count > 0, count, np.nan)
 
 
 def _by_budget(view: View, height: float, values: Callable[[str, str], np.ndarray], **options) -> tuple[Figure, list]:
@@ -209,34 +165,6 @@ def correction_panel(view: View) -> Panel | None:
     )
 
 
-def overall(view: View, source: str, budget: str, what: str = "budget_relative") -> float:
-    """Root mean square of a residual over all audited steps."""
-    values = _finite(view, what, source, budget)
-    return float(np.sqrt(np.mean(values**2))) if len(values) else float("nan")
-
-
-def mean_residual(view: View, source: str, budget: str) -> float:
-    """Mean residual over all audited steps, in its unit."""
-    values = _finite(view, "budget_residual", source, budget)
-    return float(values.mean()) if len(values) else float("nan")
-
-
-def _finite(view, what, source, budget) -> np.ndarray:
-    values = view.scores[what].sel(audit_source=source, budget=budget).values
-    return values[np.isfinite(values)]
-
-
-def drift_per_day(view: View, source: str, budget: str) -> float:
-    """Drift over the forecast per day, in the page's unit."""
-    values, lead = drift(view, source, budget), lead_seconds(view.scores["audit_lead_time"].values) / 86400
-    finite = np.flatnonzero(np.isfinite(values))
-    if len(finite) < 2 or lead[finite[-1]] == lead[finite[0]]:
-        return float("nan")
-    return float(
-        (values[finite[-1]] - values[finite[0]]) / (lead[finite[-1]] - lead[finite[0]]) * quantity(budget).drift[1]
-    )
-
-
 def budget_table(view: View) -> str:
     """HTML table: residual per step and drift per day of every source and budget."""
     rows = []
@@ -248,13 +176,13 @@ def budget_table(view: View) -> str:
             if not np.isfinite(relative):
                 continue
             head = f'<th scope="rowgroup">{quantity(budget).label}</th>' if not index else "<td></td>"
-            drift = drift_per_day(view, source, budget)
+            per_day = drift_per_day(view, source, budget)
             rows.append(
                 f'<tr>{head}<th scope="row">{html.escape(label(view, source))}</th>'
                 f"<td>{scientific(relative)}</td>"
                 f"<td>{number(mean_residual(view, source, budget))} {per}</td>"
                 f"<td>{number(overall(view, source, budget, 'budget_residual'))} {per}</td>"
-                f"<td>{number(drift)} {quantity(budget).drift[0]}</td>"
+                f"<td>{number(per_day)} {quantity(budget).drift[0]}</td>"
                 + (f"<td>{_closed(view, source, budget)}</td>" if has_outflow(view) else "")
                 + "</tr>"
             )

@@ -5,6 +5,7 @@ import html
 import numpy as np
 
 from emulator.planet.quantities.registry import quantity
+from emulator.report import budgets
 from emulator.report.display import (
     date_and_hour,
     difference_cell,
@@ -16,7 +17,6 @@ from emulator.report.display import (
     unit_cell,
 )
 from emulator.report.panel import panel
-from emulator.report.panels import conservation as budgets
 from emulator.report.panels.caveats import below_zero
 from emulator.report.panels.climate_change import response_sentences
 from emulator.report.panels.comparison import comparison_verdict
