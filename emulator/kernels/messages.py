@@ -18,7 +18,7 @@ _ROOM = 2**22  # floats at most that all parts' gradients of weights take, excep
 
 _Messages = library.task(
     "messages",
-    "x start shared senders receivers origins targets first second bias scale shift residual h normed rstd sums result "
+    "x start shared senders receivers origins targets first second turned bias scale shift residual h sums result "
     "g_sums g_rows after g_h g_receivers g_x room",
     "width inputs backward carry",
     "edges batch parts",
@@ -73,7 +73,7 @@ def _parts(rows: int, width: int) -> int:
 
 
 def forward(tail: Tail, edges: int, batch: int, first: Tensor | None = None, **tensors: Tensor | None) -> None:
-    """Fill `h` (unless that is given, without `senders`), `normed`, `rstd`, `sums` and `result`, those that are given.
+    """Fill `h` and `result` and add to `sums`, those that are given.
 
     From: `x` `(edge, batch, inputs)` with the first weights; `start` `(width,)`, or `senders` and `receivers`
     `(node, batch, width)` with the indices `origins` (or every edge its own) and `targets`, and `shared` `(edge, width)`;
@@ -87,16 +87,16 @@ def forward(tail: Tail, edges: int, batch: int, first: Tensor | None = None, **t
 def backward(
     tail: Tail, edges: int, batch: int, first: Tensor | None = None, carry: bool = False, **tensors: Tensor | None
 ) -> tuple[Tensor, Tensor | None, Tail]:
-    """Fill `g_h`, `g_x` and add to `g_receivers`; gradients of `start`, of `first` and of the tail.
+    """Fill `g_h` (which may be `h`) and `g_x` and add to `g_receivers`; gradients of `start`, of `first` and of the tail.
 
-    From `normed`, `rstd`, `h` (or `start`, and there is no `g_x`) and `x`, or `after`, `x` plus the messages, and then `x` is
-    filled; for the gradients of the
-    messages by receiver, `g_sums`, and by row, `g_rows`, which with `carry` are part of the gradient of `x`.
+    From `h` (or `start`, and there is no `g_x`) and `x`, or `after`, `x` plus the messages, and then `x` is filled; for the
+    gradients of the messages by receiver, `g_sums`, and by row, `g_rows`, which with `carry` are part of the gradient of `x`.
     """
     width, inputs = len(tail.bias), 0 if first is None else first.shape[1]
     sizes = [width * width, inputs * width] + [width] * 4
     room = tail.bias.new_empty(_parts(edges * batch, width), sum(sizes))
-    weights = {"second": tail.weight, "bias": tail.bias, "scale": tail.scale, "shift": tail.shift}
+    weights = {"second": tail.weight.t().contiguous(), "turned": tail.weight}
+    weights |= {"bias": tail.bias, "scale": tail.scale, "shift": tail.shift}
     if first is not None:
         weights["first"] = first.t().contiguous() if tensors.get("h") is None else first
     _run(True, edges, batch, width, carry, room=room, **weights, **tensors)

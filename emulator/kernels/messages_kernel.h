@@ -52,12 +52,62 @@ INLINE long KERNEL(part_start)(const struct messages *f, long part)
     return edge < f->edges ? edge : f->edges;
 }
 
+/* What the first layer gives for `rows` rows from the row `first` on. */
+INLINE void KERNEL(hidden_values)(const struct messages *f, long first, int rows, int width, int inputs, float *h)
+{
+    const long batch = f->batch;
+    if (f->start)
+        for (int n = 0; n < rows; n++)
+            memcpy(h + n * width, f->start, sizeof(float) * width);
+    for (int n = 0; n < rows && f->senders; n++) {
+        const long edge = (first + n) / batch, sample = (first + n) - edge * batch;
+        const float *own = f->senders + ((f->origins ? f->origins[edge] : edge) * batch + sample) * width;
+        const float *other = f->receivers ? f->receivers + (f->targets[edge] * batch + sample) * width : NULL;
+        const float *shared = f->shared ? f->shared + edge * width : NULL;
+        for (int c = 0; c < width; c += WIDTH) {
+            V value = *(const U *)(own + c);
+            if (other)
+                value += *(const U *)(other + c);
+            if (shared)
+                value += *(const U *)(shared + c);
+            *(U *)(h + n * width + c) = value;
+        }
+    }
+    if (f->x)
+        KERNEL(layer_product)(rows, width, f->x + first * inputs, inputs, 1, f->first, width, inputs, h, width, h, width);
+}
+
+/* The second layer of `active` and its norm without scale and shift, into `normed`; one over its spread into `rstd`. */
+INLINE void KERNEL(normed_values)(const struct messages *f, int rows, int width, const float *active, float *normed,
+                                  float *rstd)
+{
+    KERNEL(layer_product)(rows, width, active, width, 1, f->second, width, width, normed, width, NULL, 0);
+    for (int n = 0; n < rows; n++) {
+        float *m = normed + n * width;
+        V sum = {0}, square = {0};
+        for (int c = 0; c < width; c += WIDTH) {
+            const V value = *(V *)(m + c) + *(const U *)(f->bias + c);
+            *(V *)(m + c) = value;
+            sum += value;
+        }
+        const float mean = KERNEL(total)(sum) / (float)width;
+        for (int c = 0; c < width; c += WIDTH) {
+            const V value = *(V *)(m + c) - mean;
+            square += value * value;
+        }
+        rstd[n] = 1.0f / __builtin_sqrtf(KERNEL(total)(square) / (float)width + MESSAGE_EPSILON);
+        for (int c = 0; c < width; c += WIDTH)
+            *(V *)(m + c) = (*(V *)(m + c) - mean) * rstd[n];
+    }
+}
+
 INLINE void KERNEL(messages_ahead)(struct messages *f, int width)
 {
     const int most = MESSAGE_ROOM / width / ROWS * ROWS;
     const int inputs = f->start ? f->inputs : width;
     const long batch = f->batch;
     float hidden[MESSAGE_ROOM] __attribute__((aligned(64))), active[MESSAGE_ROOM] __attribute__((aligned(64)));
+    float rstd[MESSAGE_ROOM / LANES];
     for (;;) {
         const long part = __atomic_fetch_add(&f->next, 1, __ATOMIC_RELAXED);
         if (part >= f->parts)
@@ -66,31 +116,10 @@ INLINE void KERNEL(messages_ahead)(struct messages *f, int width)
         for (long first = KERNEL(part_start)(f, part) * batch; first < stop; first += most) {
             const int rows = stop - first < most ? (int)(stop - first) : most;
             float *h = f->h ? f->h + first * width : hidden;
-            if (f->start)
-                for (int n = 0; n < rows; n++)
-                    memcpy(h + n * width, f->start, sizeof(float) * width);
-            for (int n = 0; n < rows && f->senders; n++) {
-                const long edge = (first + n) / batch, sample = (first + n) - edge * batch;
-                const float *own = f->senders + ((f->origins ? f->origins[edge] : edge) * batch + sample) * width;
-                const float *other = f->receivers ? f->receivers + (f->targets[edge] * batch + sample) * width : NULL;
-                const float *shared = f->shared ? f->shared + edge * width : NULL;
-                for (int c = 0; c < width; c += WIDTH) {
-                    V value = *(const U *)(own + c);
-                    if (other)
-                        value += *(const U *)(other + c);
-                    if (shared)
-                        value += *(const U *)(shared + c);
-                    *(U *)(h + n * width + c) = value;
-                }
-            }
-            if (f->x)
-                KERNEL(layer_product)(rows, width, f->x + first * inputs, inputs, 1, f->first, width, inputs, h, width, h,
-                                      width);
+            KERNEL(hidden_values)(f, first, rows, width, inputs, h);
             for (long n = 0; n < (long)rows * width; n += WIDTH) {
                 const V value = *(const U *)(h + n);
                 *(V *)(active + n) = value * KERNEL(sigmoid)(value);
-                if (f->normed)
-                    __builtin_prefetch(f->normed + first * width + n, 1, 2);
                 if (f->result)
                     __builtin_prefetch(f->result + first * width + n, 1, 2);
                 if (f->h)
@@ -98,32 +127,14 @@ INLINE void KERNEL(messages_ahead)(struct messages *f, int width)
                 if (f->x)
                     __builtin_prefetch(f->x + (first + rows) * inputs + n, 0, 2);
             }
-            KERNEL(layer_product)(rows, width, active, width, 1, f->second, width, width, hidden, width, NULL, 0);
+            KERNEL(normed_values)(f, rows, width, active, hidden, rstd);
             for (int n = 0; n < rows; n++) {
-                float *m = hidden + n * width;
                 const long row = first + n, edge = row / batch, sample = row - edge * batch;
-                V sum = {0}, square = {0};
-                for (int c = 0; c < width; c += WIDTH) {
-                    const V value = *(V *)(m + c) + *(const U *)(f->bias + c);
-                    *(V *)(m + c) = value;
-                    sum += value;
-                }
-                const float mean = KERNEL(total)(sum) / (float)width;
-                for (int c = 0; c < width; c += WIDTH) {
-                    const V value = *(V *)(m + c) - mean;
-                    square += value * value;
-                }
-                const float rstd = 1.0f / __builtin_sqrtf(KERNEL(total)(square) / (float)width + MESSAGE_EPSILON);
-                if (f->rstd)
-                    f->rstd[row] = rstd;
-                float *normed = f->normed ? f->normed + row * width : m;
                 float *sums = f->sums ? f->sums + (f->targets[edge] * batch + sample) * width : NULL;
                 float *result = f->result ? f->result + row * width : NULL;
                 const float *residual = f->residual ? f->residual + (f->shared ? edge : row) * width : NULL;
                 for (int c = 0; c < width; c += WIDTH) {
-                    V value = (*(V *)(m + c) - mean) * rstd;
-                    *(U *)(normed + c) = value;
-                    value = value * *(const U *)(f->scale + c) + *(const U *)(f->shift + c);
+                    V value = *(V *)(hidden + n * width + c) * *(const U *)(f->scale + c) + *(const U *)(f->shift + c);
                     if (sums)
                         *(U *)(sums + c) += value;
                     if (residual)
@@ -136,13 +147,15 @@ INLINE void KERNEL(messages_ahead)(struct messages *f, int width)
     }
 }
 
+/* Of all that lies between the inputs and the messages only `h` is kept: normed values are computed again, tile by tile. */
 INLINE void KERNEL(messages_back)(struct messages *f, int width)
 {
     const int most = MESSAGE_ROOM / width / ROWS * ROWS;
     const int inputs = f->start || !f->x ? f->inputs : width;
     const long batch = f->batch, square = (long)width * width, others = (long)inputs * width;
     float gradient[MESSAGE_ROOM] __attribute__((aligned(64))), active[MESSAGE_ROOM] __attribute__((aligned(64)));
-    float slope[MESSAGE_ROOM] __attribute__((aligned(64))), factors[3][MESSAGE_ROOM / LANES];
+    float slope[MESSAGE_ROOM] __attribute__((aligned(64))), normed[MESSAGE_ROOM] __attribute__((aligned(64)));
+    float factors[3][MESSAGE_ROOM / LANES];
     for (;;) {
         const long part = __atomic_fetch_add(&f->next, 1, __ATOMIC_RELAXED);
         if (part >= f->parts)
@@ -153,7 +166,21 @@ INLINE void KERNEL(messages_back)(struct messages *f, int width)
         const long stop = KERNEL(part_start)(f, part + 1) * batch;
         for (long first = KERNEL(part_start)(f, part) * batch; first < stop; first += most) {
             const int rows = stop - first < most ? (int)(stop - first) : most;
-            const float *normed = f->normed + first * width;
+            const float *h = f->h ? f->h + first * width : slope;
+            if (!f->h)
+                KERNEL(hidden_values)(f, first, rows, width, inputs, slope);
+            for (long n = 0; n < (long)rows * width; n += WIDTH) {
+                const V value = *(const U *)(h + n), s = KERNEL(sigmoid)(value), a = value * s;
+                *(V *)(active + n) = a;
+                *(V *)(slope + n) = s + a * (1.0f - s);
+                if (f->h)
+                    __builtin_prefetch(h + rows * width + n, 0, 2);
+                if (f->after)
+                    __builtin_prefetch(f->after + first * width + n, 1, 2);
+                if (f->g_rows)
+                    __builtin_prefetch(f->g_rows + first * width + n, 0, 2);
+            }
+            KERNEL(normed_values)(f, rows, width, active, normed, factors[0]);
             for (int n = 0; n < rows; n++) { /* gradient of the message, and its two means */
                 const long row = first + n, edge = row / batch, sample = row - edge * batch;
                 const float *g_sums = f->g_sums ? f->g_sums + (f->targets[edge] * batch + sample) * width : NULL;
@@ -168,23 +195,22 @@ INLINE void KERNEL(messages_back)(struct messages *f, int width)
                     *(V *)(gradient + n * width + c) = g;
                     g *= *(const U *)(f->scale + c);
                     sum += g;
-                    product += g * *(const U *)(normed + n * width + c);
+                    product += g * *(V *)(normed + n * width + c);
                 }
-                factors[0][n] = f->rstd[row];
-                factors[1][n] = KERNEL(total)(sum) / (float)width * f->rstd[row];
-                factors[2][n] = KERNEL(total)(product) / (float)width * f->rstd[row];
+                factors[1][n] = KERNEL(total)(sum) / (float)width * factors[0][n];
+                factors[2][n] = KERNEL(total)(product) / (float)width * factors[0][n];
                 if (f->after) /* the row before its message was added */
                     for (int c = 0; c < width; c += WIDTH)
                         *(U *)(f->x + row * width + c) =
                             *(const U *)(f->after + row * width + c) -
-                            (*(const U *)(normed + n * width + c) * *(const U *)(f->scale + c) + *(const U *)(f->shift + c));
+                            (*(V *)(normed + n * width + c) * *(const U *)(f->scale + c) + *(const U *)(f->shift + c));
             }
             for (int c = 0; c < width; c += WIDTH) { /* through the norm */
                 const V scale = *(const U *)(f->scale + c);
                 V sum = {0}, product = {0}, bias = {0};
                 for (int n = 0; n < rows; n++) {
                     V g = *(V *)(gradient + n * width + c);
-                    const V value = *(const U *)(normed + n * width + c);
+                    const V value = *(V *)(normed + n * width + c);
                     sum += g;
                     product += g * value;
                     g = g * scale * factors[0][n] - (value * factors[2][n] + factors[1][n]);
@@ -195,27 +221,8 @@ INLINE void KERNEL(messages_back)(struct messages *f, int width)
                 *(U *)(g_scale + c) += product;
                 *(U *)(g_bias + c) += bias;
             }
-            const float *h = f->h ? f->h + first * width : slope;
-            float *g_h = f->g_h + first * width;
-            if (!f->h) {
-                for (int n = 0; n < rows; n++)
-                    memcpy(slope + n * width, f->start, sizeof(float) * width);
-                KERNEL(layer_product)(rows, width, f->x + first * inputs, inputs, 1, f->first, width, inputs, slope, width,
-                                      slope, width);
-            }
-            for (long n = 0; n < (long)rows * width; n += WIDTH) {
-                const V value = *(const U *)(h + n), s = KERNEL(sigmoid)(value), a = value * s;
-                *(V *)(active + n) = a;
-                *(V *)(slope + n) = s + a * (1.0f - s);
-                __builtin_prefetch(g_h + n, 1, 2);
-                __builtin_prefetch(h + rows * width + n, 0, 2);
-                __builtin_prefetch(normed + rows * width + n, 0, 2);
-                if (f->after)
-                    __builtin_prefetch(f->after + (first + rows) * width + n, 0, 2);
-                if (f->g_rows)
-                    __builtin_prefetch(f->g_rows + (first + rows) * width + n, 0, 2);
-            }
-            KERNEL(layer_product)(rows, width, gradient, width, 1, f->second, width, width, g_h, width, NULL, 0);
+            float *g_h = f->g_h ? f->g_h + first * width : normed;
+            KERNEL(layer_product)(rows, width, gradient, width, 1, f->turned, width, width, g_h, width, NULL, 0);
             KERNEL(layer_product)(width, width, gradient, 1, width, active, width, rows, g_second, width, g_second, width);
             for (int n = 0; n < rows; n++) {
                 const long row = first + n, edge = row / batch, sample = row - edge * batch;
@@ -243,8 +250,8 @@ INLINE void KERNEL(messages_back)(struct messages *f, int width)
             float *g_x = f->g_x + first * width;
             if (f->carry && f->g_x != f->g_rows)
                 memcpy(g_x, f->g_rows + first * width, sizeof(float) * rows * width);
-            KERNEL(layer_product)(rows, width, g_h, width, 1, f->first, width, width, g_x, width, f->carry ? g_x : NULL,
-                                  width);
+            KERNEL(layer_product)(rows, width, g_h, width, 1, f->first, width, width, g_x, width,
+                                  f->carry ? g_x : NULL, width);
         }
     }
 }

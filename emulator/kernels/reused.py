@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from emulator.kernels import freed_memory
+
 _ALIGNED = 16  # floats of a cache line
 
 
@@ -54,9 +56,14 @@ class ReusedMemory:
             return torch.from_numpy(array)
 
 
-_SAME_SIZES = ReusedMemory(slack=1.0)  # what a training step asks for, every step alike
+_LARGE = ReusedMemory(slack=1.0)  # what a training step asks for, every step alike
 
 
-def lend(size: int) -> Tensor:
-    """`(size,)` float32 with any contents, in memory that serves tensors of this size alone."""
-    return _SAME_SIZES.tensor((size,))
+def lend(*shape: int) -> Tensor:
+    """A float32 tensor with any contents, in memory that stays with the process.
+
+    The C library keeps what tensors of up to 32 MiB leave behind, for whatever comes next; larger memory serves one size.
+    """
+    if freed_memory.keep() and 4 * math.prod(shape) < freed_memory.LARGEST:
+        return torch.empty(shape)
+    return _LARGE.tensor(shape)

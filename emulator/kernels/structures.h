@@ -169,7 +169,7 @@ struct finish {
 };
 
 #define MESSAGE_EPSILON 1e-5f /* of the norm's variance */
-#define MESSAGE_ROOM 6144 /* numbers of a tile of rows; a thread keeps three on its stack: 72 KiB */
+#define MESSAGE_ROOM 6144 /* numbers of a tile of rows; a thread keeps four on its stack: 96 KiB */
 
 struct messages {
     /* Rows are `(edge, batch)` with `width` numbers, a multiple of LANES; NULL for what there is none of. */
@@ -177,14 +177,15 @@ struct messages {
     const float *start;                          /* its bias, or: */
     const float *shared, *senders, *receivers;   /* `(edge,)`, `(node, batch)` twice: what else the first layer adds up */
     const int64_t *origins, *targets;                   /* nodes of every edge; NULL: the edge's own number; none */
-    const float *first, *second; /* weights `(in, out)`; for gradients `(out, in)`, but of first `(in, out)` with start */
+    const float *first, *second; /* weights `(in, out)`; for gradients first is `(out, in)` without start */
+    const float *turned;                         /* the second one `(out, in)`, for gradients */
     const float *bias, *scale, *shift;           /* of the second layer and of the norm */
     const float *residual;                       /* added to messages, `(edge,)` with `shared` */
-    float *h, *normed, *rstd;                    /* kept for gradients; h, if not, is computed again from start and x */
+    float *h;                                    /* kept for gradients; if not, it is computed again from start and x */
     float *sums, *result;                        /* `(receiver, batch)`; rows */
     const float *g_sums, *g_rows;                /* gradients of messages by receiver and by row */
     const float *after;                          /* x plus the messages, from which gradients get x back */
-    float *g_h, *g_receivers, *g_x;
+    float *g_h, *g_receivers, *g_x;              /* g_h may be h */
     float *room; /* for every part: gradients of second, first `(in, out)`, start, bias, scale, shift */
     int width, inputs, backward, carry; /* carry: whether the gradient of x begins with `g_rows` */
     long edges, batch, parts;

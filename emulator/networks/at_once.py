@@ -44,12 +44,12 @@ class _AlongEdges(torch.autograd.Function):
         (keep, updated), (edge, sender, receiver, bias), tail = options, parameters[:_OWN], Tail(*parameters[_OWN:])
         count, batch, width = len(index), *receivers.shape[1:]
         ends = native.maps(senders, (sender, None))[0], native.maps(receivers, (receiver, bias))[0]
-        result = reused.lend(count * batch * width).view(count, batch, width) if updated else None
-        kept = _kept(count, batch, width, edges) if keep else {}
+        result = reused.lend(count, batch, width) if updated else None
+        h = reused.lend(count, batch, width) if keep else None
         sums = torch.zeros_like(receivers)
-        passing.send(index, edges, edge, tail, ends, sums, result, kept)
+        passing.send(index, edges, edge, tail, ends, sums, result, h)
         if keep:
-            ctx.save_for_backward(senders, receivers, edges, *kept.values(), *parameters)
+            ctx.save_for_backward(senders, receivers, edges, h, *parameters)
             ctx.index = index
             ctx.set_materialize_grads(False)
         return sums, result
@@ -57,16 +57,16 @@ class _AlongEdges(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, g_sums, g_result):
-        senders, receivers, edges, h, normed, rstd, *parameters = ctx.saved_tensors
+        senders, receivers, edges, h, *parameters = ctx.saved_tensors
         torch.autograd.graph.increment_version(h)  # it is written over: a second time is refused
         (edge, sender, receiver, _), tail, index = parameters[:_OWN], Tail(*parameters[_OWN:]), ctx.index
         count, batch, _ = h.shape
         g_sums, g_result = (None if g is None else g.contiguous() for g in (g_sums, g_result))
         g_at_receivers = torch.zeros_like(receivers)
-        given = {"h": h, "normed": normed, "rstd": rstd, "g_h": h, "g_rows": g_result, "g_sums": g_sums}
+        given = {"h": h, "g_h": h, "g_rows": g_result, "g_sums": g_sums}
         given |= {"targets": index.receivers, "g_receivers": g_at_receivers}
         if edges.shape[1] == batch:
-            g_edges = normed  # of no use after its own gradient
+            g_edges = reused.lend(*edges.shape)
             carry = g_result is not None
             _, g_edge, g_tail = native.backward(tail, count, batch, edge, carry, **given, x=edges, g_x=g_edges)
         else:
@@ -82,26 +82,19 @@ class _AlongEdges(torch.autograd.Function):
 class _Update(torch.autograd.Function):
     @staticmethod
     def forward(ctx, keep, nodes, sums, own, own_bias, of_sums, *tail):
-        (at_nodes,), kept = native.maps(nodes, (own, own_bias)), _kept(*nodes.shape, nodes) if keep else {}
+        (at_nodes,), h = native.maps(nodes, (own, own_bias)), torch.empty_like(nodes) if keep else None
         updated = torch.empty_like(nodes)
-        passing.update(nodes, at_nodes, sums, of_sums, Tail(*tail), updated, kept)
+        passing.update(nodes, at_nodes, sums, of_sums, Tail(*tail), updated, h)
         if keep:
-            ctx.save_for_backward(nodes, sums, own, of_sums, *tail, *kept.values())
+            ctx.save_for_backward(nodes, sums, own, of_sums, *tail, h)
         return updated
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, g):
-        nodes, sums, own, of_sums, *tail, h, normed, rstd = ctx.saved_tensors
+        nodes, sums, own, of_sums, *tail, h = ctx.saved_tensors
         torch.autograd.graph.increment_version(h)  # as above
-        kept = {"h": h, "normed": normed, "rstd": rstd}
-        g_sums, g_of_sums, g_tail = passing.update_backward(sums, of_sums, Tail(*tail), g.contiguous(), kept)
+        g_sums, g_of_sums, g_tail = passing.update_backward(sums, of_sums, Tail(*tail), g.contiguous(), h)
         g_nodes = g.clone(memory_format=torch.contiguous_format)
         ((g_own, g_bias),) = native.maps_backward(nodes, g_nodes, [h], [own])
         return None, g_nodes, g_sums, g_own, g_bias, g_of_sums, *g_tail
-
-
-def _kept(count: int, batch: int, width: int, like: Tensor) -> dict[str, Tensor]:
-    """What the gradient needs: hidden values, normed messages and one over their spread."""
-    h, normed = (reused.lend(count * batch * width).view(count, batch, width) for _ in range(2))
-    return {"h": h, "normed": normed, "rstd": like.new_empty(count * batch)}

@@ -16,14 +16,14 @@ def send(
     ends: tuple[Tensor, Tensor],
     sums: Tensor,
     to: Tensor | None,
-    kept: dict[str, Tensor | None],
+    h: Tensor | None,
 ) -> None:
     """Add the messages to the `sums` of their receivers, and put edges plus messages into `to`, if not None.
 
     Args:
       edges: `(edge, batch or 1, width)`, 1 for those that the samples share. weight, tail: of the edges' part of the first
         layer and of what follows it. ends: own senders and receivers, `(node, batch, width)`, multiplied by their parts.
-      kept: where hidden values, normed messages and one over their spread go, for the gradient; empty without one.
+      h: where hidden values go, for the gradient; None without one.
     """
     batch = sums.shape[1]
     if edges.shape[1] == batch:
@@ -34,7 +34,7 @@ def send(
         rows |= {"residual": edges, "result": to}
     rows |= {"senders": index.all_senders(ends[0]), "receivers": ends[1]}
     rows |= {"origins": index.senders, "targets": index.receivers}
-    native.forward(tail, len(index), batch, sums=sums, **rows, **kept)
+    native.forward(tail, len(index), batch, sums=sums, h=h, **rows)
 
 
 def shared_backward(edges: Tensor, weight: Tensor, g_hidden: Tensor, g_edges: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -54,24 +54,22 @@ def update(
     weight: Tensor,
     tail: Tail,
     to: Tensor,
-    kept: dict[str, Tensor | None],
+    h: Tensor | None,
 ) -> None:
     """Put nodes plus a perceptron of them and of the sums into `to`, `(node, batch, width)` each.
 
-    `at_nodes`: nodes multiplied by their part of the first layer. `weight`: of the sums. `kept`: as in `send`.
+    `at_nodes`: nodes multiplied by their part of the first layer. `weight`: of the sums. `h`: as in `send`.
     """
     rows = {"x": sums, "first": weight, "senders": at_nodes, "residual": nodes, "result": to}
-    native.forward(tail, *nodes.shape[:2], **rows, **kept)
+    native.forward(tail, *nodes.shape[:2], h=h, **rows)
 
 
-def update_backward(
-    sums: Tensor, weight: Tensor, tail: Tail, g: Tensor, kept: dict[str, Tensor]
-) -> tuple[Tensor, Tensor, Tail]:
+def update_backward(sums: Tensor, weight: Tensor, tail: Tail, g: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tail]:
     """Gradients of the sums, of their weight and of the tail; that of the hidden values goes where these were kept.
 
     `g`: of the updated nodes, `(node, batch, width)`.
     """
     g_sums = torch.empty_like(sums)
-    rows = kept | {"x": sums, "g_rows": g, "g_h": kept["h"], "g_x": g_sums}
+    rows = {"h": h, "x": sums, "g_rows": g, "g_h": h, "g_x": g_sums}
     _, g_weight, g_tail = native.backward(tail, *sums.shape[:2], weight, **rows)
     return g_sums, g_weight, g_tail

@@ -49,7 +49,7 @@ _EACH = 15  # tensors
 
 def perceptron(x: Tensor, weight: Tensor, bias: Tensor, tail: Tail) -> Tensor:
     """Linear, SiLU, linear, LayerNorm: `(..., inputs)` -> `(..., width)`."""
-    return _Perceptron.apply(torch.is_grad_enabled(), x, weight, bias, *tail)
+    return _Perceptron.apply(x, weight, bias, *tail)
 
 
 def rounds(
@@ -65,30 +65,28 @@ def rounds(
 
 
 class _Perceptron(torch.autograd.Function):
-    """Hidden values are computed again for the gradient, from inputs that are narrower."""
+    """Everything is computed again for the gradient, from inputs that are narrower."""
 
     @staticmethod
-    def forward(ctx, keep, x, weight, bias, *tail):
+    def forward(ctx, x, weight, bias, *tail):
         count, width = x.shape[:-1].numel(), len(bias)
-        y, rows = reused.lend(count * width).view(count, width), {}
-        if keep:
-            rows = {"normed": reused.lend(count * width), "rstd": x.new_empty(count)}
-            ctx.save_for_backward(x, weight, bias, *tail, *rows.values())
-        native.forward(Tail(*tail), count, 1, weight, start=bias, x=x.contiguous(), result=y, **rows)
+        y = reused.lend(count, width)
+        native.forward(Tail(*tail), count, 1, weight, start=bias, x=x.contiguous(), result=y)
+        ctx.save_for_backward(x, weight, bias, *tail)
         return y.view(*x.shape[:-1], width)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, g):
-        x, weight, bias, *tail, normed, rstd = ctx.saved_tensors
-        torch.autograd.graph.increment_version(normed)  # it is written over: a second time is refused
-        rows = {"start": bias, "x": x.contiguous(), "normed": normed, "rstd": rstd, "g_rows": g.contiguous()}
-        g_start, g_weight, g_tail = native.backward(Tail(*tail), len(rstd), 1, weight, g_h=normed, **rows)
-        g_x = None
-        if ctx.needs_input_grad[1]:
+        x, weight, bias, *tail = ctx.saved_tensors
+        count, g_x = x.shape[:-1].numel(), None
+        g_h = reused.lend(count, len(bias)) if ctx.needs_input_grad[0] else None
+        rows = {"start": bias, "x": x.contiguous(), "g_rows": g.contiguous(), "g_h": g_h}
+        g_start, g_weight, g_tail = native.backward(Tail(*tail), count, 1, weight, **rows)
+        if g_h is not None:
             with exact_products():
-                g_x = torch.mm(normed.view(len(rstd), -1), weight).view(x.shape)
-        return None, g_x, g_weight, g_start, *g_tail
+                g_x = torch.mm(g_h, weight).view(x.shape)
+        return g_x, g_weight, g_start, *g_tail
 
 
 class _Rounds(torch.autograd.Function):
@@ -99,7 +97,7 @@ class _Rounds(torch.autograd.Function):
         updates = len(weights) - 1 + update
         saved = _Saved((len(weights), updates), len(index), *receivers.shape) if keep else None
         for n, w in enumerate(weights):
-            of_edges, of_nodes = saved.of_round(n) if keep else (_NOTHING, _NOTHING)
+            of_edges, of_nodes = saved.of_round(n) if keep else (None, _NOTHING)
             to = edges if n else saved.edges if keep else edges.new_empty(len(index), *receivers.shape[1:])
             to = to if n < updates else None
             receivers = _round(w, index, senders, receivers, edges, to, of_edges, of_nodes)
@@ -125,26 +123,22 @@ class _Rounds(torch.autograd.Function):
         state = _Backward(ctx.index, first_edges, saved.edges, g_edges)
         for n in reversed(range(len(weights))):
             of_edges, of_nodes = saved.of_round(n)
-            receivers = saved.of_round(n - 1)[1].more[1] if n else start
+            receivers = saved.of_round(n - 1)[1].updated if n else start
             updated = n < ctx.updates
             g_senders, g_weights = state.round(weights[n], senders, receivers, of_edges, of_nodes, g, (n, updated))
             gradients = [*g_weights.flat(), *gradients]
         return None, None, g_senders, g, state.g_edges, *gradients
 
 
-class _Rows(NamedTuple):
-    """What a perceptron's gradient needs, of rows `(row, batch, width)`; `more`: sums, and updated nodes."""
+class _Nodes(NamedTuple):
+    """What is kept of the nodes in a round, `(node, batch, width)`: hidden values, sums, and the updated ones."""
 
-    h: Tensor | None
-    normed: Tensor | None
-    rstd: Tensor | None
-    more: tuple[Tensor, ...] = ()
-
-    def tensors(self) -> dict[str, Tensor | None]:
-        return {"h": self.h, "normed": self.normed, "rstd": self.rstd}
+    h: Tensor | None = None
+    sums: Tensor | None = None
+    updated: Tensor | None = None
 
 
-_NOTHING = _Rows(None, None, None)
+_NOTHING = _Nodes()
 
 
 class _Saved:
@@ -156,21 +150,17 @@ class _Saved:
     def __init__(self, rounds: tuple[int, int], count: int, nodes: int, batch: int, width: int, memory=None):
         rounds, updates = rounds
         self._shapes = (count, batch, width), (nodes, batch, width)
-        rstd = [-(-rows * batch // native.LANES) * native.LANES for rows in (count, nodes)]  # keeps others aligned
-        self._sizes = [*rstd, *[count * batch * width] * 2, *[nodes * batch * width] * 4]
-        edges, each, last = count * batch * width * bool(updates), sum(self._sizes), self._sizes[-1]
+        self._sizes = [count * batch * width, *[nodes * batch * width] * 3]
+        edges, each, last = self._sizes[0] * bool(updates), sum(self._sizes), self._sizes[-1]
         self.memory = reused.lend(edges + rounds * each - last) if memory is None else memory
         self.edges = self.memory[:edges].view(-1, batch, width)
         self._rounds = self.memory[edges:].split(each)
 
-    def of_round(self, n: int) -> tuple[_Rows, _Rows]:
-        """Those of the edges and of the nodes in round `n`."""
+    def of_round(self, n: int) -> tuple[Tensor, _Nodes]:
+        """Hidden values of the edges, and what is kept of the nodes, in round `n`."""
         memory = self._rounds[n]
-        of_edges, of_nodes, *rows = memory.split(self._sizes if len(memory) == sum(self._sizes) else self._sizes[:-1])
-        edges, nodes = (
-            [x.view(shape) for x in part] for part, shape in zip((rows[:2], rows[2:]), self._shapes, strict=True)
-        )
-        return _Rows(*edges, of_edges), _Rows(*nodes[:2], of_nodes, tuple(nodes[2:]))
+        of_edges, *of_nodes = memory.split(self._sizes if len(memory) == sum(self._sizes) else self._sizes[:-1])
+        return of_edges.view(self._shapes[0]), _Nodes(*(x.view(self._shapes[1]) for x in of_nodes))
 
 
 def _split(flat) -> list[Weights]:
@@ -184,9 +174,9 @@ def _round(w, index, senders, receivers, edges, to, of_edges, of_nodes):
         at_senders, at_receivers, at_nodes = native.maps(receivers, *layers)
     else:
         (at_senders,), (at_receivers, at_nodes) = native.maps(senders, layers[0]), native.maps(receivers, *layers[1:])
-    sums, updated = (*of_nodes.more, *(torch.empty_like(receivers) for _ in range(2 - len(of_nodes.more))))
-    passing.send(index, edges, w.edge, w.message, (at_senders, at_receivers), sums.zero_(), to, of_edges.tensors())
-    passing.update(receivers, at_nodes, sums, w.sum, w.update, updated, of_nodes.tensors())
+    sums, updated = (torch.empty_like(receivers) if x is None else x for x in of_nodes[1:])
+    passing.send(index, edges, w.edge, w.message, (at_senders, at_receivers), sums.zero_(), to, of_edges)
+    passing.update(receivers, at_nodes, sums, w.sum, w.update, updated, of_nodes.h)
     return updated
 
 
@@ -201,16 +191,16 @@ class _Backward:
     def __init__(self, index, first_edges: Tensor | None, edges: Tensor, g_edges: Tensor | None):
         self.index, self.first_edges, self.edges, self.g_edges = index, first_edges, edges, g_edges
 
-    def round(self, w: Weights, senders, receivers, of_edges: _Rows, of_nodes: _Rows, g, place: tuple[int, bool]):
+    def round(self, w: Weights, senders, receivers, h: Tensor, of_nodes: _Nodes, g, place: tuple[int, bool]):
         """Gradients of the senders and the weights; that of the receivers, `g`, becomes the one before the round.
 
         `place`: number of the round and whether it updated the edges. From the second on the receivers send, and their
         gradient is in `g`.
         """
         n, g_at_receivers = place[0], torch.zeros_like(g)
-        g_sums, g_sum, g_update = passing.update_backward(of_nodes.more[0], w.sum, w.update, g, of_nodes.tensors())
-        g_edge, g_message = self._messages(w, of_edges, {"g_sums": g_sums, "g_receivers": g_at_receivers}, *place)
-        at = [self.index.to_own_senders(self.index.sum_to_senders(of_edges.h)), g_at_receivers, of_nodes.h]
+        g_sums, g_sum, g_update = passing.update_backward(of_nodes.sums, w.sum, w.update, g, of_nodes.h)
+        g_edge, g_message = self._messages(w, h, {"g_sums": g_sums, "g_receivers": g_at_receivers}, *place)
+        at = [self.index.to_own_senders(self.index.sum_to_senders(h)), g_at_receivers, of_nodes.h]
         weights = [w.sender, w.receiver, w.own]
         if n:
             g_senders, g_maps = None, native.maps_backward(receivers, g, at, weights)
@@ -221,19 +211,19 @@ class _Backward:
         (g_sender, _), g_receiver, g_node = g_maps
         return g_senders, Weights(g_edge, g_sender, *g_receiver, g_message, *g_node, g_sum, g_update)
 
-    def _messages(self, w, kept, gradients, n, updated):
+    def _messages(self, w, h, gradients, n, updated):
         """Gradients of the weights of the edges and of the tail; those of the hidden values go where these were."""
-        batch = kept.h.shape[1]
-        given = kept.tensors() | gradients | {"targets": self.index.receivers, "g_h": kept.h, "g_rows": self.g_edges}
+        batch = h.shape[1]
+        given = gradients | {"targets": self.index.receivers, "h": h, "g_h": h, "g_rows": self.g_edges}
         if n == 0 and self.first_edges is not None and self.first_edges.shape[1] != batch:
             *_, g_message = native.backward(w.message, len(self.index), batch, **given)
-            self.g_edges, g_edge = passing.shared_backward(self.first_edges, w.edge, kept.h, self.g_edges)
+            self.g_edges, g_edge = passing.shared_backward(self.first_edges, w.edge, h, self.g_edges)
             return g_edge, g_message
         carry = self.g_edges is not None
         if updated:
             given |= {"x": self.edges, "after": self.edges}
         else:
             given["x"] = self.edges if n else self.first_edges
-        if not carry:  # normed messages are of no use after their own gradient
-            self.g_edges = kept.normed
+        if not carry:
+            self.g_edges = reused.lend(*h.shape)
         return native.backward(w.message, len(self.index), batch, w.edge, carry, **given, g_x=self.g_edges)[1:]

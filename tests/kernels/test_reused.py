@@ -4,7 +4,7 @@ import pickle
 
 import torch
 
-from emulator.kernels import reused
+from emulator.kernels import freed_memory, reused
 from emulator.kernels.reused import ReusedMemory
 
 
@@ -40,19 +40,33 @@ def test_it_is_plain_memory():
 
 
 def test_memory_of_one_size_is_lent_again_once_nothing_needs_it():
-    first = reused.lend(1000)
+    size = freed_memory.LARGEST // 4  # floats, more than what the C library keeps
+    first = reused.lend(size)
     place, part = first.data_ptr(), first[3:5]
     assert place % 64 == 0
     del first
-    second = reused.lend(1000)
+    second = reused.lend(size)
     assert second.data_ptr() != place  # a part of the first is still there
     del part
-    assert reused.lend(900).shape == (900,)  # another size has memory of its own, and free memory of others goes
-    sizes = [length for _, length, _ in reused._SAME_SIZES._blocks]
-    assert sizes.count(1000) == 1 and second.shape == (1000,)
+    assert reused.lend(2, size).shape == (2, size)  # another size has memory of its own, and free memory of others goes
+    sizes = [length for _, length, _ in reused._LARGE._blocks]
+    assert sizes.count(size) == 1 and second.shape == (size,)
 
 
 def test_the_same_memory_serves_the_same_size_again():
-    place = (first := reused.lend(3000)).data_ptr()
+    size = freed_memory.LARGEST // 4 + 3000
+    place = (first := reused.lend(size)).data_ptr()
     del first
-    assert reused.lend(3000).data_ptr() == place
+    assert reused.lend(size).data_ptr() == place
+
+
+def test_small_tensors_are_left_to_the_c_library(monkeypatch):
+    """Which gives what they leave behind to tensors of any size; where it returns that to the system, it is kept here."""
+    before = len(reused._LARGE._blocks)
+    tensor = reused.lend(10, 30)
+    assert tensor.shape == (10, 30) and tensor.dtype == torch.float32 and tensor.data_ptr() % 64 == 0
+    assert len(reused._LARGE._blocks) == before or not freed_memory.keep()
+    monkeypatch.setattr(freed_memory, "keep", lambda: False)
+    kept = reused.lend(10, 30)
+    assert any(length == 300 and array() is not None for _, length, array in reused._LARGE._blocks)
+    assert kept.shape == (10, 30)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.testing import assert_close
 
+from emulator.kernels import library
 from emulator.networks.edge_index import EdgeIndex
 from emulator.networks.graph import GraphNetwork, GraphOptions
 from emulator.networks.messages import Interaction, Perceptron
@@ -249,9 +250,11 @@ def test_less_is_stored_than_by_the_plain_reference_and_less_still_with_checkpoi
     ours = stored(network(), x)
     saving = stored(network(dataclasses.replace(SMALL, checkpointing=True)), x)
     half = stored(network(dataclasses.replace(SMALL, precision="bfloat16")), x)
-    assert ours < 0.6 * plain
+    with library.set_aside():
+        by_torch = stored(network(), x)
+    assert ours <= by_torch < 0.6 * plain  # kernels compute norms again, torch's operations keep them
     assert saving < 0.6 * ours
-    assert half < 0.9 * ours
+    assert half < 0.9 * by_torch
 
 
 class _Plain(nn.Module):

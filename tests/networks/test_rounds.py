@@ -59,7 +59,8 @@ def test_rounds_are_those_of_torch(width, rounds, update, batch, shared, count, 
     found = results(layers, inputs, upstream)
     expected = results(copy.deepcopy(layers).double(), [x.double() for x in inputs], upstream)
     for ours, theirs in zip(found, expected, strict=True):
-        assert_close(ours.double(), theirs, rtol=1e-4, atol=3e-5 * max(1.0, theirs.abs().max().item()))
+        # gradients of norms are differences, of which a node may sum 2700
+        assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-4 * max(1.0, theirs.abs().max().item()))
 
 
 @pytest.mark.parametrize("inputs", [1, 3, 40, 64])
@@ -127,7 +128,46 @@ def test_what_is_not_a_number_stays_so():
     assert y[1].isnan().all()
 
 
-# --- memory that is used again ----------------------------------------------------------------------------------------
+# --- what is kept, and memory that is used again -------------------------------------------------------------------
+
+
+def kept_floats(function, known):
+    """Floats that are kept for the gradient of `function()` besides the tensors that are `known`."""
+    places, found = {x.untyped_storage().data_ptr() for x in known}, {}
+
+    def note(x):
+        storage = x.untyped_storage()
+        if storage.data_ptr() not in places:
+            found[storage.data_ptr()] = x.numel()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
+        y = function()
+    return sum(found.values()), y
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+@pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
+def test_hidden_values_alone_are_kept_of_the_edges(rounds, shared):
+    """One row for every edge and round, and one more for edges that were updated; of nodes three, less the last update."""
+    layers, _ = made(32, rounds, False, 1000, 40, 40, 0)
+    inputs = [torch.randn(n, b, 32) for n, b in ((40, 2), (40, 2), (1000, 1 if shared else 2))]
+    floats, _ = kept_floats(lambda: exchange(layers, *inputs), [*inputs, *layers.parameters()])
+    assert floats == 2 * 32 * (1000 * (rounds + (rounds > 1)) + 40 * (3 * rounds - 1))
+
+
+def test_of_a_perceptron_nothing_is_kept():
+    layer, x = Perceptron(3, 32), torch.randn(1500, 3)
+    assert kept_floats(lambda: layer(x), [x, *layer.parameters()])[0] == 0
+
+
+def test_a_perceptron_goes_back_twice():
+    """Nothing that it keeps is written over."""
+    layer, x = Perceptron(3, 32), torch.randn(1500, 3, requires_grad=True)
+    loss = layer(x).square().sum()
+    of = [x, *layer.parameters()]
+    first, second = (torch.autograd.grad(loss, of, retain_graph=True) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def test_a_second_pass_backward_is_refused():
