@@ -58,9 +58,10 @@ def test_rounds_are_those_of_torch(width, rounds, update, batch, shared, count, 
     upstream = [torch.randn(rows, batch, width, generator=generator) for rows in (receivers, count)]
     found = results(layers, inputs, upstream)
     expected = results(copy.deepcopy(layers).double(), [x.double() for x in inputs], upstream)
+    summed = count * batch / min(senders, receivers)  # rows of a node, whose rounding errors grow as the root of their number
+    rounding = 3e-5 * max(1.0, summed / 300) ** 0.5
     for ours, theirs in zip(found, expected, strict=True):
-        # gradients of norms are differences, of which a node may sum 2700
-        assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-4 * max(1.0, theirs.abs().max().item()))
+        assert_close(ours.double(), theirs, rtol=1e-4, atol=rounding * max(1.0, theirs.abs().max().item()))
 
 
 @pytest.mark.parametrize("inputs", [1, 3, 40, 64])
