@@ -8,16 +8,25 @@ from emulator.data.normalisation import Normalizer
 from emulator.downscaling.downscaler import Downscaler, Scales
 from emulator.downscaling.pairs import Pairs
 
+CPU = torch.device("cpu")
 BLOCK = 8  # pairs at a time
 ROUNDS, DRAWS = 4, 32  # to find the spectra of noise
 MOST = 4.0  # times the power wanted at a degree: where the coarse means hold nearly all, more would leak to others
 
 
-def measured(pairs: Pairs, static: Tensor, count: int, degrees: int = 0, mean: Downscaler | None = None) -> Scales:
+def measured(
+    pairs: Pairs,
+    static: Tensor,
+    count: int,
+    degrees: int = 0,
+    mean: Downscaler | None = None,
+    device: torch.device = CPU,
+) -> Scales:
     """Scales over so many pairs, evenly over the period, each cell weighted by its area.
 
     The residual is what the truth adds to the field of `mean`, or to interpolation: of every channel its own, so that what
     samples are drawn of has unit spread in all of them. `degrees`: of its spectra, which noise is then given; 0 for none.
+    `device`: which the noise is fitted on and left on.
     """
     starts = pairs.some_starts()
     chosen = starts[np.unique(np.linspace(0, len(starts) - 1, min(count, len(starts))).round().astype(int))]
@@ -37,7 +46,8 @@ def measured(pairs: Pairs, static: Tensor, count: int, degrees: int = 0, mean: D
     residual = torch.where(spread["residual"] > 0, spread["residual"], 1.0).float()
     scales = Scales(*(Normalizer(sums[n][0], spread[n]) for n in ("given", "made")), residual, static, scales.noise)
     if degrees:
-        fit_noise(_without_network(pairs, scales), power / power.sum(-1, keepdim=True).clamp(min=1e-30))
+        total = power.sum(-1, keepdim=True)  # 0 of a channel that interpolation leaves nothing of: then no noise either
+        fit_noise(_without_network(pairs, scales).to(device), (power / torch.where(total > 0, total, 1.0)).to(device))
     return scales
 
 
@@ -49,11 +59,14 @@ def fit_noise(step: Downscaler, wanted: Tensor) -> None:
     """Set the spectra from which noise is drawn so that it has a power by degree and beyond, `(made channel, degree + 1)`.
 
     What is drawn loses the means of coarse cells (`Downscaler.left_open`) and with them power, most at the degrees that these
-    cells resolve. What is left is measured, of the same draws, and the spectra are raised by what lacks, a few times.
+    cells resolve. Which share is left is measured, of the same draws, and the spectra are raised by what lacks, a few times:
+    where the coarse means take nothing they stay exact. `step` and `wanted` are on one device.
     """
     noise = step.initial_noise
     noise.power = wanted
     for _ in range(ROUNDS):
-        generator = torch.Generator().manual_seed(0)
-        left = sum(noise.measured(step.drawn(1, generator, wanted.device))[0] for _ in range(DRAWS)) / DRAWS
-        noise.power = torch.minimum(noise.power * torch.where(left > 0, wanted / left, 1.0), MOST * wanted)
+        generator, whole, left = torch.Generator(wanted.device).manual_seed(0), 0.0, 0.0
+        for _ in range(DRAWS):
+            fields = noise(1, generator, wanted.device)
+            whole, left = whole + noise.measured(fields)[0], left + noise.measured(step.left_open(fields))[0]
+        noise.power = wanted * torch.where(left > 0, whole / left, 1.0).clamp(max=MOST)

@@ -36,9 +36,7 @@ class InitialNoise(nn.Module):
         self.shape, self.degrees = (channels, *grid.shape), degrees
         if degrees:
             area = torch.as_tensor(grid.area)
-            within = float(
-                degrees**2 * area.square().sum()
-            )  # of white noise in cells, whose coefficients have this share
+            within = float(degrees**2 * area.square().sum())  # what coefficients have of white noise in cells
             white = np.append(within * of_length(degrees, 0.0), 1 - within)
             size = torch.from_numpy(sizes(np.ones((1, degrees))).astype(np.float32))
             self.transform, self.beyond = transform(grid, degrees), 1 - within

@@ -65,7 +65,7 @@ class DownscalingOptions(Options):
 
             if (length := objective(dict(self.objective)).length_scale) != 0:
                 raise ValueError(
-                    f"Expected white noise (objective.length_scale 0) to downscale with, got {length:g} km"
+                    f"Expected objective.length_scale 0 to downscale with, where noise has other spectra, got {length:g} km"
                 )
         elif dict(self.objective) != OBJECTIVE:
             raise ValueError(

@@ -27,9 +27,8 @@ def load_downscaler(path: str | os.PathLike, device: torch.device | str | None =
     fine, coarse = (grid_from_json(saved[name]) for name in ("grid", "coarse_grid"))
 
     def blank(told, mean=None):
-        scales = Scales.blank(
-            plan, told["static_features"], fine, told.get("degrees", 0)
-        )  # earlier ones have white noise
+        degrees = told.get("degrees", 0)  # of earlier versions none: white noise
+        scales = Scales.blank(plan, told["static_features"], fine, degrees)
         return make_downscaler(told["config"], plan, fine, coarse, scales, mean)
 
     told_of_mean = saved.get("mean")  # in checkpoints of samples alone, and not in all of them

@@ -111,11 +111,10 @@ class DownscalingTraining:
     def _run(self) -> None:
         options, first, output = self.options, self.processes.rank == 0, Path(self.options.output)
         fine, coarse, plan = self._opened()
-        self._check_finished(identity := self.identity(fine, coarse))
-        if self._held_mean():
-            log.info("%s is complete, and holds the mean that is no longer at %s", output / "checkpoint", options.mean)
+        if why := self._left_alone(fine, coarse):
+            log.info("%s is complete, %s", output / "checkpoint", why)
             return
-        pairs = self._pairs(fine, coarse, plan)
+        identity, pairs = self.identity(fine, coarse), self._pairs(fine, coarse, plan)
         step = self._step(fine, pairs, plan).to(self.device)
         parameters = sum(p.numel() for p in step.network.parameters())
         log.info("%s with %d parameters, %d pairs", options.network["kind"], parameters, len(pairs))
@@ -140,9 +139,8 @@ class DownscalingTraining:
     def describe(self) -> str:
         """One line: the network, its fields and how long it trains. Raises `ValueError` as `run` does."""
         fine, coarse, plan = self._opened()
-        self._check_finished(self.identity(fine, coarse))
-        if self._held_mean():
-            return f"complete in {Path(self.options.output) / 'checkpoint'}, which holds its mean"
+        if why := self._left_alone(fine, coarse):
+            return f"complete in {Path(self.options.output) / 'checkpoint'}, {why}"
         pairs = self._pairs(fine, coarse, plan, cache=0)
         scales = Scales.blank(plan, len(_static(fine)), pairs.grid)
         step = make_downscaler(self._config, plan, pairs.grid, pairs.coarse.grid, scales, self._mean(pairs))
@@ -155,14 +153,17 @@ class DownscalingTraining:
             f"{len(pairs)} pairs"
         )
 
-    def identity(self, fine: xr.Dataset, coarse: xr.Dataset) -> str:
-        """Hash of all that decides the weights, wherever it lies. Raises `CheckpointError` where the mean is nowhere."""
+    def identity(self, fine: xr.Dataset, coarse: xr.Dataset, degrees: int | None = None) -> str:
+        """Hash of all that decides the weights, wherever it lies. Raises `CheckpointError` where the mean is nowhere.
+
+        `degrees`: of the noise's spectra; None: those of this version.
+        """
         values = {n: v for n, v in as_before(self.options).items() if n not in NOT_IDENTITY}
         marks = [str(store.attrs.get("fingerprint")) for store in (fine, coarse)]
         if self.options.mean is not None:
             about = self._held_mean() or checkpoint.describe(self.options.mean)
             marks.append(f"mean {about['sha256']}")
-        if degrees := self._degrees(grid_of(fine)):
+        if degrees := self._degrees(grid_of(fine)) if degrees is None else degrees:
             marks.append(f"noise of {degrees} degrees")
         text = json.dumps(values, sort_keys=True, default=str)
         return hashlib.sha256("\n".join([text, *marks]).encode()).hexdigest()[:16]
@@ -177,16 +178,26 @@ class DownscalingTraining:
         fine, coarse = (open_analysis(path) for path in (self.options.fine, self.options.coarse))
         return fine, coarse, Plan.of(fine, coarse, self.options.targets, self.options.inputs)
 
-    def _check_finished(self, identity: str) -> None:
-        """Raises `ValueError` where a finished checkpoint of another training would be replaced."""
+    def _left_alone(self, fine: xr.Dataset, coarse: xr.Dataset) -> str:
+        """Why a finished checkpoint cannot be made anew, and is let be; "" where there is none, or where it can.
+
+        Raises `ValueError` where one of another training would be replaced.
+        """
         path = Path(self.options.output) / "checkpoint"
         if self.options.overwrite or not path.exists():
-            return
-        if checkpoint.describe(path).get("identity") != identity:
+            return ""
+        told = checkpoint.describe(path)
+        degrees = told.get("degrees", 0)  # of earlier versions none: white noise
+        if told.get("identity") != self.identity(fine, coarse, degrees):
             raise ValueError(
                 f"Expected another output of the training, or overwrite=true, since the finished one in {path} has other "
                 "settings or data"
             )
+        if degrees != self._degrees(grid_of(fine)):
+            return (
+                "from a version whose samples begin as white noise (overwrite=true trains with noise of their spectra)"
+            )
+        return f"and holds the mean that is no longer at {self.options.mean}" if self._held_mean() else ""
 
     def _pairs(self, fine, coarse, plan: Plan, cache: float | None = None) -> Pairs:
         options, size = self.options, self.options.cache_gigabytes if cache is None else cache
@@ -197,7 +208,8 @@ class DownscalingTraining:
 
     def _step(self, fine: xr.Dataset, pairs: Pairs, plan: Plan) -> Downscaler:
         mean = self._mean(pairs)
-        scales = measured(pairs, _static(fine), self.options.scale_samples, self._degrees(pairs.grid), mean)
+        how = self.options.scale_samples, self._degrees(pairs.grid)
+        scales = measured(pairs, _static(fine), *how, mean=mean, device=self.device)
         torch.manual_seed(self.options.seed)
         return make_downscaler(self._config, plan, pairs.grid, pairs.coarse.grid, scales, mean)
 
