@@ -1,5 +1,7 @@
 """Means, spreads and spectra that a downscaling is trained with, measured over its period."""
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ from emulator.downscaling.pairs import Pairs
 
 CPU = torch.device("cpu")
 BLOCK = 8  # pairs at a time
-ROUNDS, DRAWS = 4, 32  # to find the spectra of noise
+ROUNDS, DRAWS, CELLS = 4, 32, 96 * 192  # to find the spectra of noise; fewer draws of more cells, down to 2
 MOST = 4.0  # times the power wanted at a degree: where the coarse means hold nearly all, more would leak to others
 
 
@@ -62,11 +64,11 @@ def fit_noise(step: Downscaler, wanted: Tensor) -> None:
     cells resolve. Which share is left is measured, of the same draws, and the spectra are raised by what lacks, a few times:
     where the coarse means take nothing they stay exact. `step` and `wanted` are on one device.
     """
-    noise = step.initial_noise
+    noise, draws = step.initial_noise, min(DRAWS, max(2, DRAWS * CELLS // math.prod(step.grid.shape)))
     noise.power = wanted
     for _ in range(ROUNDS):
         generator, whole, left = torch.Generator(wanted.device).manual_seed(0), 0.0, 0.0
-        for _ in range(DRAWS):
+        for _ in range(draws):
             fields = noise(1, generator, wanted.device)
             whole, left = whole + noise.measured(fields)[0], left + noise.measured(step.left_open(fields))[0]
         noise.power = wanted * torch.where(left > 0, whole / left, 1.0).clamp(max=MOST)

@@ -58,7 +58,7 @@ def test_rounds_are_those_of_torch(width, rounds, update, batch, shared, count, 
     upstream = [torch.randn(rows, batch, width, generator=generator) for rows in (receivers, count)]
     found = results(layers, inputs, upstream)
     expected = results(copy.deepcopy(layers).double(), [x.double() for x in inputs], upstream)
-    summed = count * batch / min(senders, receivers)  # rows of a node, whose rounding errors grow as the root of their number
+    summed = count * batch / min(senders, receivers)  # rows of a node; errors grow as the root of their number
     rounding = 3e-5 * max(1.0, summed / 300) ** 0.5
     for ours, theirs in zip(found, expected, strict=True):
         assert_close(ours.double(), theirs, rtol=1e-4, atol=rounding * max(1.0, theirs.abs().max().item()))
