@@ -226,6 +226,11 @@ def _read_chunks(reader, slices: Mapping[str, slice], times, rows, out: np.ndarr
     reader.read(wanted, out, band)
 
 
+def evenly(starts: np.ndarray, count: int) -> np.ndarray:
+    """At most so many of some positions, spread evenly over them from the first to the last."""
+    return starts[np.unique(np.linspace(0, len(starts) - 1, min(count, len(starts))).round().astype(int))]
+
+
 def shuffled(count: int, batch_size: int, update: int, seed: tuple[int, ...]) -> np.ndarray:
     """Which of `count` samples the `update`-th batch holds: consecutive seeded permutations, cut into batches.
 

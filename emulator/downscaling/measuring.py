@@ -2,11 +2,11 @@
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from emulator.data.normalisation import Normalizer
+from emulator.data.samples import evenly
 from emulator.downscaling.downscaler import Downscaler, Scales
 from emulator.downscaling.pairs import Pairs
 
@@ -30,8 +30,7 @@ def measured(
     samples are drawn of has unit spread in all of them. `degrees`: of its spectra, which noise is then given; 0 for none.
     `device`: which the noise is fitted on and left on.
     """
-    starts = pairs.some_starts()
-    chosen = starts[np.unique(np.linspace(0, len(starts) - 1, min(count, len(starts))).round().astype(int))]
+    chosen = evenly(pairs.some_starts(), count)
     area, sums, power = torch.as_tensor(pairs.grid.area), {}, 0.0
     scales = Scales.blank(pairs.plan, 0, pairs.grid, degrees)
     blank = _without_network(pairs, scales, mean)

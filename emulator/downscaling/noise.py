@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from emulator.planet.grid import Grid
-from emulator.sphere.random_fields import of_length, sizes
+from emulator.sphere.random_fields import of_length, power_of, sizes
 from emulator.sphere.tables import GRIDS, truncation
 from emulator.sphere.transform import transform
 
@@ -59,8 +59,6 @@ class InitialNoise(nn.Module):
 
     def measured(self, fields: Tensor) -> Tensor:
         """What `power` is, of fields `(..., *space)`: `(..., degree + 1)` float64."""
-        coefficients = self.transform.analysis(fields.float().movedim((-2, -1), (0, 1)).contiguous()).double()
-        squares = coefficients.square().sum(2)  # (l, m, ...)
-        power = (2 * squares.sum(1) - squares[:, 0]).movedim(0, -1) / (4 * np.pi)
+        power = power_of(fields, self.transform)
         whole = (fields.double().square() * self.area).sum((-2, -1))
         return torch.cat([power, (whole - power.sum(-1)).clamp(min=0)[..., None]], -1)

@@ -63,9 +63,11 @@ class DownscalingOptions(Options):
         if self.kind == "generative":
             from emulator.generative.objectives import objective  # torch, which other trainings are read without
 
-            if (length := objective(dict(self.objective)).length_scale) != 0:
+            made = objective(dict(self.objective))
+            if made.length_scale != 0 or made.spectrum != "length":
                 raise ValueError(
-                    f"Expected objective.length_scale 0 to downscale with, where noise has other spectra, got {length:g} km"
+                    "Expected an objective without length_scale and spectrum to downscale with, whose noise has the spectra "
+                    f"of what is drawn, got {dict(self.objective)}"
                 )
         elif dict(self.objective) != OBJECTIVE:
             raise ValueError(

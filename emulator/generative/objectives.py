@@ -38,11 +38,20 @@ class Objective(Options):
     winds: Literal["components", "vectors"] = option(
         "components", "how noise of a length scale is drawn for winds: components apart, or as vectors", new=True
     )
+    spectrum: Literal["length", "target"] = option(
+        "length",
+        "of the noise: by length_scale, or that of what is predicted, of every channel its own, measured before the training",
+        new=True,
+    )
 
     def __post_init__(self):
         super().__post_init__()
         if self.winds == "vectors" and not self.length_scale:
             raise ValueError("Expected a length_scale above 0 with winds: vectors, got white noise")
+        if self.spectrum == "target" and self.length_scale:
+            raise ValueError(
+                f"Expected no length_scale beside spectrum target, which takes its place, got {self.length_scale:g} km"
+            )
 
     def draws(self, steps: int | None = None) -> int:
         """Fields of noise that a sample takes, each of the sample's shape."""

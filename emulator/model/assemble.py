@@ -27,6 +27,7 @@ from emulator.networks.signature import Channel, Signature
 from emulator.parallel.space import ALONE, Space
 from emulator.planet.grid import Grid
 from emulator.planet.insolation import CLOCK_FEATURES
+from emulator.sphere.random_fields import degrees_on, of_length
 
 log = logging.getLogger(__name__)
 KINDS = {INTERPOLATOR: Interpolator, DYFFUSION: DYffusionStep}  # steps of objectives of windows
@@ -66,6 +67,9 @@ def make_step(
     step.horizon = horizon_of(chosen)
     if chosen["kind"] == DYFFUSION:
         step.pairing = windowed(chosen).pairing
+    if chosen.get("spectrum") == "target":  # white until it is measured, or loaded
+        white = torch.from_numpy(of_length(degrees_on(grid), 0.0))
+        step.begin_as(white.repeat(made.outputs, 1))
     if channels.border is not None:
         step.prescribe(channels.border.frame(grid))
     return step

@@ -1,16 +1,24 @@
-"""The error of a step whose network samples what comes (`emulator.networks.generative`), from its true start and end."""
+"""What a step whose network samples what comes (`emulator.networks.generative`) is taught, from its true start and end.
+
+That is the error of its network, and the spectra of the noise that its samples begin as.
+"""
 
 import torch
 from torch import Tensor
 
 from emulator.data.channels import kept_within
 from emulator.data.forcing import StepInputs
+from emulator.data.samples import Samples, evenly
 from emulator.model.gaps import REFUSED
 from emulator.model.noise import NetworkNoise, Seeds
 from emulator.model.step import Step
 from emulator.model.stepper import newest
 from emulator.model.windows import WindowStep
 from emulator.networks.generative import Generative
+from emulator.sphere.random_fields import power_of
+from emulator.sphere.transform import transform
+
+PAIRS, BLOCK = 64, 8  # of a state and the next that spectra are measured on, and at a time
 
 
 def noise_in_training(step: Step) -> NetworkNoise | Seeds | None:
@@ -33,6 +41,24 @@ def target(step: Step, state: Tensor, truth: tuple[Tensor, Tensor], reference: T
     told = torch.where(slope > 0, (following - start) / slope, 0.0).float()
     told = kept_within(told, step.exists)
     return torch.cat([told, kept_within(step.diagnostic_scale(diagnostic), step.diagnostic_exists)], 1)
+
+
+@torch.no_grad()
+def measure_noise(step: Step, samples: Samples) -> None:
+    """Has samples of a step begin as noise with the spectra of what its network predicts, where its objective asks for it.
+
+    They are means over pairs that lie evenly over the period, by total wavenumber: a mean pattern, as of diagnostics, counts.
+    """
+    if step.noise_power is None:
+        return
+    chosen, total, of_grid = evenly(samples.some_starts(1), PAIRS), 0.0, transform(samples.grid)
+    for first in range(0, len(chosen), BLOCK):
+        batch = samples.batch(chosen[first : first + BLOCK], 1)
+        given = next(iter(batch.inputs()))
+        state = kept_within(batch.start(), step.exists)
+        told = target(step, newest(state, step.layout), batch.truth(0), given.reference)
+        total = total + power_of(told, of_grid).sum(0)
+    step.begin_as(total / len(chosen))
 
 
 def error(step: Step, state: Tensor, given: StepInputs, truth: tuple[Tensor, Tensor], weights: Tensor) -> Tensor:

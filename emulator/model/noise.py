@@ -77,6 +77,9 @@ class NetworkNoise:
         coefficients of the vector's spheroidal and toroidal part in orthonormal vector harmonics, with the spectrum of the
         length scale from degree 1 on. So every component has unit variance everywhere, and a vector is smooth at the poles.
     Raises `ValueError` for another grid, for a length that is negative, and for another correlation.
+
+    Attributes:
+      power: as it was given to `colour`, float64, else None.
     """
 
     def __init__(
@@ -106,13 +109,32 @@ class NetworkNoise:
         self._winds = [n for side in zip(*winds, strict=True) for n in side]  # first all eastward, then all northward
         fields[0][self._winds] = fields[-1][self._winds]
         self.count, self.channels, self.style = len(lengths) * channels + style, channels, style
-        self.correlation = correlation
+        self.correlation, self.power = correlation, None
         self._numbered, self._kept = self.count, slice(None)  # of so many fields' numbers the kept ones
         self._held: dict[Key, tuple[int, np.ndarray]] = {}  # the last steps that were drawn, oldest use first
         self._lock = threading.Lock()
         self._size = sizes(fields[0]).astype(np.float32)
         self._transform, self._space, self._shape = transform(grid, needed), space, grid.shape
         self._of_winds = vector_transform(grid, needed) if winds else None
+
+    def colour(self, power: Tensor) -> None:
+        """Give fields spectra of their own; those that were `picked` from the first on have them too.
+
+        With a length of 0 they may have all degrees.
+
+        `power`: by total wavenumber `(field, degree)`, of any sum, for so many fields, as many after them, and so on. One
+        without any power stays white. Raises `ValueError` for other degrees than are drawn.
+        """
+        fields, degrees = power.shape
+        if degrees != self._size.shape[1]:
+            raise ValueError(f"Expected spectra of the {self._size.shape[1]} degrees that are drawn, got {degrees}")
+        power = power.double().cpu().numpy()
+        white = np.tile(of_length(degrees, 0.0), (fields, 1))
+        share = np.where(power.sum(-1, keepdims=True) > 0, power, white)
+        size = sizes(share / share.sum(-1, keepdims=True))
+        for begin in range(0, self.count - fields + 1, fields):
+            self._size[begin : begin + fields] = size
+        self.power = power
 
     def picked(self, fields: Sequence[int]) -> "NetworkNoise":
         """The noise of some fields alone, by increasing positions and of winds both, bit for bit the same at every step.
@@ -122,7 +144,8 @@ class NetworkNoise:
         fewer, fields = copy.copy(self), list(fields)
         fewer.count, fewer.style = len(fields), sum(n >= self.count - self.style for n in fields)
         fewer._kept = np.arange(self._numbered)[self._kept][fields]
-        fewer._numbered, fewer._size = int(fewer._kept[-1]) + 1, self._size[fields]
+        first = slice(len(fields)) if fields == [*range(len(fields))] else fields  # of the first a view, for `colour`
+        fewer._numbered, fewer._size = int(fewer._kept[-1]) + 1, self._size[first]
         fewer._winds = [fields.index(n) for n in self._winds if n in fields]
         fewer._held, fewer._lock = {}, threading.Lock()
         return fewer

@@ -28,6 +28,12 @@ OF_PLACES = ("lower", "upper", "resting", "static", "exists", "diagnostic_exists
 FRAME = ("frame_cells", "frame_channels", "boundary_channels")
 
 
+def _colour_noise(step: "Step", *_) -> None:
+    """Draw noise of the spectra that a step holds, where it does, when it was given them or has loaded them."""
+    if step.noise_power is not None:
+        step.noise.colour(step.noise_power)
+
+
 class Step(nn.Module):
     """The emulator's step from physical state to physical state.
 
@@ -83,6 +89,8 @@ class Step(nn.Module):
         for name in ("change_std", "damping", "spread", *OF_PLACES):  # None is no part of a checkpoint
             value = getattr(buffers, name)
             self.register_buffer(name, space.cut(value) if value is not None and name in OF_PLACES else value)
+        self.register_buffer("noise_power", None)  # see `begin_as`
+        self.register_load_state_dict_post_hook(_colour_noise)
 
     @classmethod
     def without_scheme(cls, step: "Step") -> "Step":
@@ -100,6 +108,11 @@ class Step(nn.Module):
         ours, theirs = ([n for name in own for n in range(at[name].start, at[name].stop)] for at in (own, given))
         for name, index in zip(FRAME, (frame.index, ours, theirs), strict=True):
             self.register_buffer(name, torch.as_tensor(index, device=self.device), persistent=False)
+
+    def begin_as(self, power: Tensor) -> None:
+        """Has what is sampled begin as noise of a power by degree, `(network's output, degree)`, which checkpoints hold."""
+        self.noise_power = power.float().to(self.device)
+        _colour_noise(self)
 
     def whole(self, name: str, tensor: Tensor) -> Tensor:
         """An entry of the state dict as a checkpoint has it; all processes of a space ask together."""

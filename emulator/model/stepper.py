@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -106,8 +107,8 @@ class Cascade:
 
     Args:
       stages: pairs of the number of steps done before a stepper takes over, 0 for the first, and the stepper; increasing.
-    Raises `ValueError` for stages that do not begin at 0 and increase, for channels that differ, and for one that ends within
-    a window of its steps (`horizon`).
+    Raises `ValueError` for stages that do not begin at 0 and increase, for channels or spectra of noise that differ, and for
+    one that ends within a window of its steps (`horizon`).
     """
 
     def __init__(self, stages: Sequence[tuple[int, Stepper]]):
@@ -123,6 +124,9 @@ class Cascade:
                     f"Expected a cascade to leave a network of windows of {horizon} steps where one ends, got {end - start} "
                     "steps of it"
                 )
+        spectra = [getattr(getattr(stepper, "noise", None), "power", None) for _, stepper in stages]
+        if any(not np.array_equal(power, spectra[0]) for power in spectra):
+            raise ValueError("Expected noise of the same spectra in all stages of a cascade, got others")
         self.layout, self.noise, self.device = first.layout, first.noise, first.device
 
     def at(self, number: int) -> Stepper:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from emulator.planet.grid import Grid
 from emulator.sphere.tables import truncation
-from emulator.sphere.transform import transform
+from emulator.sphere.transform import SphericalTransform, transform
 
 
 def power_law(degrees: int, slope: float = 3.0, lowest: int = 1) -> np.ndarray:
@@ -78,6 +78,13 @@ def sizes(share: np.ndarray) -> np.ndarray:
     size[:, :, 1:] *= np.sqrt(0.5)  # real and imaginary part share the variance of orders above 0
     size[:, :, 0, 1] = 0.0
     return size * np.tri(degrees)[:, :, None]
+
+
+def power_of(fields: Tensor, transform: SphericalTransform) -> Tensor:
+    """The mean square of fields `(..., *space)` by total wavenumber, `(..., degree)` float64."""
+    coefficients = transform.analysis(fields.float().movedim((-2, -1), (0, 1)).contiguous()).double()
+    squares = coefficients.square().sum(2)  # (l, m, ...)
+    return (2 * squares.sum(1) - squares[:, 0]).movedim(0, -1) / (4 * np.pi)
 
 
 def as_coefficients(values: np.ndarray) -> Tensor:

@@ -31,6 +31,7 @@ from emulator.model.assemble import (
     network_of,
 )
 from emulator.model.conserving import ConservationOptions, conservation, prepared
+from emulator.model.generative import measure_noise
 from emulator.model.step import Step
 from emulator.networks import cost
 from emulator.networks.remembered import remembered
@@ -141,6 +142,7 @@ class Training:
             start.put_into(step.network, layout, samples.grid, constants)
             log.info("it %s\n%s", start.describe(), start.table())
         take_interpolator(options, step)
+        measure_noise(step, samples)
         step.to(self.device)
         step.rows = rows_at_once(options, step.network)
         log.info("%s with %d parameters", options.network["kind"], sum(p.numel() for p in step.network.parameters()))

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from emulator.files.interruption import Interrupted
 from emulator.model.assemble import conditions, network_of, signature_of
-from emulator.model.generative import target
+from emulator.model.generative import measure_noise, target
 from emulator.model.noise import forecast_key, update_key
 from emulator.model.rollout import rollout
 from emulator.networks import cost
@@ -33,6 +33,7 @@ OBJECTIVES = {
     "interpolant": {"kind": "interpolant", "steps": 2},
     "edm": {"kind": "edm", "steps": 2},
     "winds": {"kind": "interpolant", "steps": 2, "length_scale": 2000.0, "winds": "vectors"},
+    "interpolant of the target's spectra": {"kind": "interpolant", "steps": 2, "spectrum": "target"},
 }
 PHASES = (Phase(4, batch_size=2),)
 
@@ -40,7 +41,9 @@ PHASES = (Phase(4, batch_size=2),)
 def generative(planet, directory, kind="flow_matching", **more):
     config = TrainOptions.of(VALUES | SHORT | {"objective": OBJECTIVES[kind]})
     config = dataclasses.replace(config, network=network_of(vars(config)))
-    return trainer(planet, directory, dataclasses.replace(RECIPE, phases=PHASES), config=config, **more)
+    made = trainer(planet, directory, dataclasses.replace(RECIPE, phases=PHASES), config=config, **more)
+    measure_noise(made.step, made.samples)
+    return made
 
 
 @pytest.fixture(scope="module", params=OBJECTIVES)
@@ -191,6 +194,10 @@ def test_what_an_objective_cannot_be_trained_with_is_refused(more, message):
         ({"kind": "gan"}, "gan"),
         ({"kind": "edm", "step": 3}, "Expected options among .* got step"),
         ({"kind": "flow_matching", "steps": 0}, "steps"),
+        (
+            {"kind": "edm", "spectrum": "target", "length_scale": 400},
+            "no length_scale beside spectrum target, .* 400 km",
+        ),
     ],
 )
 def test_objectives_that_there_are_not_are_refused_with_the_configuration(objective, message):
