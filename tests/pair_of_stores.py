@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 import xarray as xr
 from small_planet import small_planet
 from small_store import write_store
@@ -48,3 +49,10 @@ def two_stores(folder: Path, steps: int = 1, times: int = 25) -> tuple[Path, Pat
     """Paths of the fine and of the coarse store."""
     fine = fine_planet(times)
     return write_store(folder, fine, "fine.zarr"), write_store(folder, coarsened(fine, steps), "coarse.zarr")
+
+
+class Nothing(torch.nn.Module):
+    """A generative network whose output is zero."""
+
+    def forward(self, noisy, time, condition):
+        return torch.zeros_like(noisy)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from pair_of_stores import COARSE, FINE, SMALL, coarsened, fine_planet, two_stores
+from fake_gpu import CUDA, fake_gpu
+from pair_of_stores import COARSE, FINE, SMALL, Nothing, coarsened, fine_planet, two_stores
 from small_store import write_store
 
 from emulator.downscaling.downscaler import make_downscaler
@@ -24,28 +25,11 @@ OPTIONS = {"network": SMALL, "kind": "generative", "updates": 2, "batch_size": 4
 
 
 @pytest.fixture(scope="module")
-def stores(tmp_path_factory):
-    """Paths of the fine and the coarse store."""
-    return two_stores(tmp_path_factory.mktemp("stores"))
-
-
-@pytest.fixture(scope="module")
 def drawn(stores, tmp_path_factory):
     """The checkpoint of a network that draws samples, hardly trained."""
     folder = tmp_path_factory.mktemp("drawn")
     train_downscaling(*stores, folder, **OPTIONS)
     return folder / "checkpoint"
-
-
-def without_network(step):
-    """The same with a network whose output is zero."""
-    step.network = Zero()
-    return step
-
-
-class Zero(torch.nn.Module):
-    def forward(self, noisy, time, condition):
-        return torch.zeros_like(noisy)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +54,15 @@ def test_noise_has_its_spectra_and_is_alike_everywhere(grid):
     assert np.all(np.abs(noise.measured(cells).mean(0)[0] / white[0] - 1).numpy() < 5 * strays)
 
 
+def test_noise_is_drawn_and_fitted_on_the_device_of_its_fields(drawn):
+    step = load_downscaler(drawn, "cpu")
+    with fake_gpu() as copies:
+        there = step.to(CUDA)
+        assert there.drawn(2, None, CUDA).device == CUDA
+        assert there.initial_noise.measured(there.left_open(there.initial_noise(2, None, CUDA))).device == CUDA
+    assert not copies.down
+
+
 def test_white_noise_where_there_are_no_spectra():
     generator = torch.Generator().manual_seed(1)
     drawn = InitialNoise(FINE, 2, 0)(3, generator, torch.device("cpu"))
@@ -82,7 +75,8 @@ def test_samples_of_a_network_of_zeros_have_the_power_of_what_interpolation_lack
     fine, coarse = map(open_analysis, stores)
     pairs = Pairs(fine, coarse, Plan.of(fine, coarse, None, ()), (None, None), stores)
     scales = measured(pairs, torch.zeros(0, *FINE.shape), 99, DEGREES)
-    step = without_network(load_like(pairs, scales))
+    step = load_like(pairs, scales)
+    step.network = Nothing()
     batch = pairs.batch(pairs.some_starts())
     given, truth = batch.forcing[:, 0], batch.diagnostic[:, 0]
     about = step.centre(given, batch.clock[:, 0], batch.coarse)

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from pair_of_stores import COARSE, FINE, SMALL, coarsened, fine_planet, two_stores
+from pair_of_stores import COARSE, FINE, SMALL, Nothing, coarsened, fine_planet
 from small_store import write_store
 
 import emulator as em
@@ -32,12 +32,6 @@ RAIN, PRESSURE = "mean_total_precipitation_rate", "surface_pressure"
 
 
 @pytest.fixture(scope="module")
-def stores(tmp_path_factory):
-    """Paths of the fine and the coarse store."""
-    return two_stores(tmp_path_factory.mktemp("stores"))
-
-
-@pytest.fixture(scope="module")
 def mean(stores, tmp_path_factory):
     """The checkpoint of a network of the mean."""
     folder = tmp_path_factory.mktemp("mean")
@@ -51,13 +45,6 @@ def drawn(stores, mean, tmp_path_factory):
     folder = tmp_path_factory.mktemp("drawn")
     train_downscaling(*stores, folder, **DRAWN, mean=mean)
     return folder / "checkpoint"
-
-
-class Nothing(torch.nn.Module):
-    """A network whose output is zero."""
-
-    def forward(self, noisy, time, condition):
-        return torch.zeros_like(noisy)
 
 
 def test_without_noise_and_with_an_output_of_zero_the_sample_is_the_field_of_the_mean(
