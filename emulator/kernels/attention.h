@@ -15,6 +15,7 @@ struct attention {
     float *sums; /* of every chunk, gradients of a bias that is the same for all, as it lies; NULL where none are wanted */
     float *steepness_sums; /* of every chunk, gradients of the steepness */
     float *room; /* of every thread */
+    int few; /* fewer queries and keys than a vector has lanes, with one bias for all windows, heads and queries */
     int queries, keys, channels, heads, bias_heads, bias_step; /* bias_step: from query to query, 0: the same for all */
     long windows, samples, biases, chunk, sums_size, room_size; /* chunk: samples of windows that a thread takes at a time */
     struct lattice q_at, k_at, v_at, to_at, g_q_at, g_k_at, g_v_at;

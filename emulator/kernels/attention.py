@@ -13,7 +13,7 @@ _STEPS = [f"{part}_{of}" for part in ("q", "k", "v", "to", "g_q", "g_k", "g_v") 
 _Attention = library.task(
     "attention",
     "q k v steepness bias gradient to kept g_q g_k g_v sums steepness_sums room",
-    "queries keys channels heads bias_heads bias_step",
+    "few queries keys channels heads bias_heads bias_step",
     f"windows samples biases chunk sums_size room_size {' '.join(_STEPS)}",
     double="scale",
     portions="threads next",
@@ -23,6 +23,17 @@ _Attention = library.task(
 def wide(n: int) -> int:
     """Numbers in whole vectors."""
     return -(-n // LANES) * LANES
+
+
+def _few(q, k, bias, scale) -> bool:
+    """Whether lanes are heads of windows in place of keys, of which there would be too few for one vector."""
+    alike = max(bias.shape[:3]) == 1 and not isinstance(scale, Tensor)
+    return alike and max(q.shape[1], k.shape[1]) < LANES
+
+
+def _room_of_few(queries: int, keys: int, channels: int) -> int:
+    """Numbers that a thread needs for so many tokens of LANES heads: queries, keys, values, results and their gradients."""
+    return LANES * (wide(channels) * (3 * queries + 4 * keys) + 2 * queries * keys)
 
 
 def padded(bias: Tensor | None, keys: int) -> Tensor:
@@ -35,7 +46,7 @@ def padded(bias: Tensor | None, keys: int) -> Tensor:
 
 
 def forward(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float | Tensor, keep: bool
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float | Tensor, keep: bool, of_bias: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """Attention of the tokens of every window to one another, or to others.
 
@@ -45,22 +56,24 @@ def forward(
       bias: `(window, 1 or head, 1 or query, key)` as `padded` gives it, added to products; fewer windows take turns. Every
         query has a key of which it is finite.
       scale: of the products; `(head,)`, contiguous: of the products of directions. keep: whether to keep what gradients need.
-    Returns `(window, query, sample, head, channel)` and what is kept.
+      of_bias: whether gradients of the bias will be asked for.
+    Returns `(window, query, sample, head, channel)` and what is kept, None where gradients form it again.
     """
     freed_memory.keep()
     windows, queries, samples, heads, channels = q.shape
     keys = k.shape[1]
     to = library.empty(*q.shape)
-    kept = library.empty(windows, samples, heads, 2, queries) if keep else None
+    few = not of_bias and _few(q, k, bias, scale)
+    kept = library.empty(windows, samples, heads, 2, queries) if keep and not few else None
     room = wide(channels) * (wide(keys) + queries + keys) + queries * (wide(keys) + 1) + keys
     if isinstance(scale, Tensor):
         room += wide(channels) * (queries + keys)
-    _run(room, q, k, v, bias, scale, to=to, kept=kept)
+    _run(room, q, k, v, bias, scale, few, to=to, kept=kept)
     return to, kept
 
 
 def backward(
-    g: Tensor, q, k, v, bias: Tensor, scale: float | Tensor, kept: Tensor, into, of_bias: bool
+    g: Tensor, q, k, v, bias: Tensor, scale: float | Tensor, kept: Tensor | None, into, of_bias: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of q, k and v, written into three tensors of their shapes and any steps of the first three axes.
 
@@ -75,15 +88,17 @@ def backward(
     sums = library.empty(count, *bias.shape[1:]) if of_bias else None
     of_scale = library.empty(count, heads) if by_head else None
     room = wide(channels) * (wide(keys) + 3 * queries + 2 * keys) + 2 * queries * wide(keys) + queries + keys
-    _run(room, q, k, v, bias, scale, kept=kept, gradient=g, into=into, sums=sums, of_scale=of_scale, chunk=chunk)
+    few = kept is None
+    _run(room, q, k, v, bias, scale, few, kept=kept, gradient=g, into=into, sums=sums, of_scale=of_scale, chunk=chunk)
     return tuple(None if of_chunks is None else of_chunks.sum(0) for of_chunks in (of_scale, sums))
 
 
-def _run(room, q, k, v, bias, scale, to=None, kept=None, gradient=None, into=(None,) * 3, **of_chunks):
+def _run(room, q, k, v, bias, scale, few, to=None, kept=None, gradient=None, into=(None,) * 3, **of_chunks):
     windows, queries, samples, heads, channels = q.shape
     threads = torch.get_num_threads()
     # by default a few for every thread, which may be slower than others
     chunk = of_chunks.get("chunk") or max(windows * samples // (4 * threads), 1)
+    room = _room_of_few(queries, k.shape[1], channels) if few else room
     steepness, scale = (scale, 1.0) if isinstance(scale, Tensor) else (None, scale)
     room = library.empty(threads, wide(room))
     tensors = (
@@ -105,7 +120,7 @@ def _run(room, q, k, v, bias, scale, to=None, kept=None, gradient=None, into=(No
     per_query = bias.shape[3] if bias.shape[2] > 1 else 0
     task = _Attention(
         *(None if tensor is None else tensor.data_ptr() for tensor in tensors),
-        *(queries, k.shape[1], channels, heads, bias.shape[1], per_query),
+        *(few, queries, k.shape[1], channels, heads, bias.shape[1], per_query),
         *(windows, samples, len(bias), chunk, bias[0].numel(), room.shape[1]),
         *(step for of_tensor in steps for step in of_tensor),
         scale,

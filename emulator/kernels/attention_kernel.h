@@ -4,7 +4,6 @@
 
 #define V KERNEL(vector)
 #define U KERNEL(unaligned)
-#define W KERNEL(whole)
 #define word KERNEL(word)
 #define INLINE static inline __attribute__((always_inline))
 #define WIDE(n) (((n) + LANES - 1) / LANES * LANES) /* whole vectors */
@@ -37,14 +36,6 @@ INLINE void KERNEL(leave)(struct KERNEL(rows) made, float *to, long step, long r
     if (made.at != to)
         for (long r = 0; r < rows; r++)
             memcpy(to + r * step, made.at + r * made.step, sizeof(float) * width);
-}
-
-/* exp(-u), 0 beyond 80; NaN stays, though its bits with an exponent added to them need not be NaN. */
-INLINE V KERNEL(weight_of)(V u)
-{
-    const W far = u > 80.0f;
-    const V near = KERNEL(at_most)(u, 80.0f);
-    return (V)((W)KERNEL(decay)(near) & ~far) + (near - near);
 }
 
 INLINE float KERNEL(sum_of)(V x)
@@ -172,11 +163,8 @@ static void KERNEL(attention_ahead)(const struct attention *f, float *room, long
         for (long n = 0; n < queries; n++) {
             float *row = weights + n * wide;
             V largest = *(const U *)row, sum = {0};
-            for (long c = WIDTH; c < wide; c += WIDTH) {
-                const V x = *(const U *)(row + c);
-                const W above = x > largest;
-                largest = (V)(((W)x & above) | ((W)largest & ~above));
-            }
+            for (long c = WIDTH; c < wide; c += WIDTH)
+                largest = KERNEL(larger)(*(const U *)(row + c), largest);
             const float most = KERNEL(most_of)(largest);
             for (long c = 0; c < wide; c += WIDTH) {
                 const V weight = KERNEL(weight_of)(most - *(const U *)(row + c));
@@ -279,6 +267,10 @@ static void KERNEL(attention)(void *argument)
             memset(sums, 0, sizeof(float) * f->sums_size);
         if (steepness_sums)
             memset(steepness_sums, 0, sizeof(float) * f->heads);
+        if (f->few) {
+            KERNEL(attention_few)(f, room, first * f->heads, last * f->heads);
+            continue;
+        }
         for (long n = first; n < last; n++) {
             if (f->gradient)
                 KERNEL(attention_back)(f, room, n / f->samples, n % f->samples, sums, steepness_sums);
@@ -290,7 +282,6 @@ static void KERNEL(attention)(void *argument)
 
 #undef V
 #undef U
-#undef W
 #undef word
 #undef INLINE
 #undef WIDE

@@ -1,4 +1,4 @@
-/* GELU and its slope on vectors, included once for every instruction set. */
+/* Exponentials, GELU and its slope on vectors, included once for every instruction set. */
 
 typedef float KERNEL(vector) __attribute__((vector_size(4 * WIDTH)));
 typedef int KERNEL(whole) __attribute__((vector_size(4 * WIDTH)));
@@ -18,20 +18,53 @@ INLINE V KERNEL(at_most)(V x, float most)
 #endif
 }
 
-/* exp(-u) for 0 <= u < 87: a power of two times a polynomial on [-log 2 / 2, log 2 / 2], to 2e-7 of itself. */
-INLINE V KERNEL(decay)(V u)
+#define EXPONENT 12582912.0f /* 1.5 * 2^23: the last bits of what it is added to are a whole number */
+
+/* exp(-u) as 2^(power - EXPONENT) times what is returned, a polynomial on [-log 2 / 2, log 2 / 2], to 2e-7 of itself. */
+INLINE V KERNEL(decay_parts)(V u, V *power)
 {
-    const float shift = 12582912.0f; /* 1.5 * 2^23: the sum's last bits are a rounded whole number */
-    V rounded = u * -1.44269504088896f + shift, power = rounded - shift;
-    V r = -u - power * 0.693359375f + power * 2.12194440e-4f; /* less power * log 2 in two parts */
+    const V rounded = u * -1.44269504088896f + EXPONENT, whole = rounded - EXPONENT;
+    V r = -u - whole * 0.693359375f + whole * 2.12194440e-4f; /* less whole * log 2 in two parts */
     V e = r * (1.0f / 720) + 1.0f / 120;
     e = e * r + 1.0f / 24;
     e = e * r + 1.0f / 6;
     e = e * r + 0.5f;
     e = e * r + 1.0f;
     e = e * r + 1.0f;
-    W bits = (W)rounded << 23;
-    return (V)((W)e + bits);
+    *power = rounded;
+    return e;
+}
+
+/* exp(-u) for 0 <= u < 87. */
+INLINE V KERNEL(decay)(V u)
+{
+    V power, e = KERNEL(decay_parts)(u, &power);
+    return (V)((W)e + ((W)power << 23));
+}
+
+/* exp(-u), 0 beyond 80; NaN stays, though its bits with an exponent added to them need not be NaN. */
+INLINE V KERNEL(weight_of)(V u)
+{
+#if WIDTH == 16
+    V power, e = KERNEL(decay_parts)(u, &power);
+    const __mmask16 near = _mm512_cmp_ps_mask((__m512)u, _mm512_set1_ps(80), _CMP_NGT_UQ);
+    return (V)_mm512_maskz_scalef_ps(near, (__m512)e, (__m512)(power - EXPONENT));
+#else
+    const W far = u > 80.0f;
+    const V near = KERNEL(at_most)(u, 80.0f);
+    return (V)((W)KERNEL(decay)(near) & ~far) + (near - near);
+#endif
+}
+
+/* The larger of both, b where one is NaN. */
+INLINE V KERNEL(larger)(V a, V b)
+{
+#if WIDTH == 16
+    return (V)_mm512_max_ps((__m512)a, (__m512)b);
+#else
+    const W above = a > b;
+    return (V)(((W)a & above) | ((W)b & ~above));
+#endif
 }
 
 /* Phi(x), the normal distribution: 1/2 + x P(x^2) / Q(x^2), fitted by reweighted least squares (Lawson 1961) for the least

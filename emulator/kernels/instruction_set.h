@@ -19,5 +19,6 @@
 #include "stencil_kernel.h"
 #include "filtering_kernel.h"
 #include "messages_kernel.h"
+#include "few_kernel.h"
 #include "attention_kernel.h"
 #undef GROUP

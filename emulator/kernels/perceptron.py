@@ -186,13 +186,20 @@ def backward(g, x, before, first, second, neighbours, half, needs_x):
         _gather(g_before, g_x, first.transpose(1, 2), neighbours.back, None, half)
         for which, targets, sources in neighbours.more:
             _gather(g_before, g_x, first.transpose(1, 2)[list(which)], sources, targets, half)
-    sums = sums.sum(0)
+    sums = sums.sum(0) if len(sums) > 1 else sums[0]
     g_first, g_first_bias, rest = sums.split([deep * hidden, hidden, size - deep * hidden - hidden])
-    g_first = g_first.view(deep, hidden)[:depth, :middle].unflatten(0, (taps, inputs))
+    g_first = g_first.view(deep, hidden)[:depth, :middle]
+    g_first = (_turned(g_first) if taps == 1 else g_first).unflatten(0, (taps, inputs))
     if not two:
         return g_x, g_first, g_first_bias[:middle], None, None
     g_second, g_second_bias = rest.split([hidden * out, out])
-    return g_x, g_first, g_first_bias[:middle], g_second.view(hidden, out)[:middle, :outputs], g_second_bias[:outputs]
+    g_second = _turned(g_second.view(hidden, out)[:middle, :outputs])
+    return g_x, g_first, g_first_bias[:middle], g_second, g_second_bias[:outputs]
+
+
+def _turned(gradient):
+    """The same numbers in the order of the weights, `(out, in)`, to which they are added in a tenth of the time then."""
+    return gradient if len(gradient) % LANES else pack(gradient.t()[None], False).t()
 
 
 def _gather(x, to, weight, source, target, half):

@@ -154,7 +154,8 @@ class _Compiled(torch.autograd.Function):
         whole = native.padded(bias, parts[1].shape[1])
         by_head = scale.contiguous() if isinstance(scale, torch.Tensor) else None
         ctx.scale = scale if by_head is None else None
-        y, kept = native.forward(*parts, whole, ctx.scale if by_head is None else by_head, any(ctx.needs_input_grad))
+        given, needed = (*parts, whole, ctx.scale if by_head is None else by_head), ctx.needs_input_grad
+        y, kept = native.forward(*given, any(needed), needed[1])
         ctx.save_for_backward(by_head, whole, kept, *tensors)
         return y.flatten(3)
 

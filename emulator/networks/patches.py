@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from emulator.networks.layers import linear
+from emulator.networks.layers import apply_linear
 from emulator.networks.level_tables import Ages, ByLevel
 
 
@@ -47,7 +47,7 @@ class PatchEmbedding(nn.Module):
         p, x = self.patch, self.by_level(x)
         x = x.unflatten(4, (-1, p)).unflatten(3, (-1, p))  # (batch, level, column, row, p, column, p)
         x = x.permute(0, 3, 5, 1, 2, 4, 6).flatten(4).flatten(1, 2)
-        return linear(x, torch.cat([*self.weights.values()], 1).flatten(1), self.bias)
+        return apply_linear(x, torch.cat([*self.weights.values()], 1).flatten(1), self.bias, "float32")
 
     def levels_of(self, present: torch.Tensor) -> torch.Tensor:
         """From which channels there are, `(batch, channel)` of bool, at which levels there are some, `(batch, level)`."""
@@ -76,6 +76,6 @@ class PatchHeads(nn.Module):
         """`(batch, patch, level, width)` -> `(batch, variable * level, row, column)`; `columns`: patches in a row."""
         p = self.patch
         weight, bias = torch.cat([*self.weights.values()]), torch.cat([*self.biases.values()])
-        x = linear(x, weight, bias).unflatten(3, (-1, p, p)).unflatten(1, (-1, columns))
+        x = apply_linear(x, weight, bias, "float32").unflatten(3, (-1, p, p)).unflatten(1, (-1, columns))
         # (batch, row, column, level, variable, p, p)
         return x.permute(0, 4, 3, 1, 5, 2, 6).flatten(5).flatten(3, 4).flatten(1, 2)

@@ -116,6 +116,8 @@ WINDOWS = {
     "one row": (5, 6, 9, 1, 2, 12, (1, 2, 1, 9)),
     "one query": (5, 1, 9, 1, 2, 12, (1, 1, 1, 9)),
     "one key": (4, 3, 1, 2, 1, 4, None),
+    "few keys": (9, 8, 3, 1, 8, 16, None),
+    "few keys of odd sizes": (3, 5, 15, 2, 3, 20, None),
 }
 
 
