@@ -186,7 +186,7 @@ def backward(g, x, before, first, second, neighbours, half, needs_x):
         _gather(g_before, g_x, first.transpose(1, 2), neighbours.back, None, half)
         for which, targets, sources in neighbours.more:
             _gather(g_before, g_x, first.transpose(1, 2)[list(which)], sources, targets, half)
-    sums = sums.sum(0) if len(sums) > 1 else sums[0]
+    sums = sums[0] if len(sums) == 1 else sums.sum(0)
     g_first, g_first_bias, rest = sums.split([deep * hidden, hidden, size - deep * hidden - hidden])
     g_first = g_first.view(deep, hidden)[:depth, :middle]
     g_first = (_turned(g_first) if taps == 1 else g_first).unflatten(0, (taps, inputs))
@@ -198,7 +198,7 @@ def backward(g, x, before, first, second, neighbours, half, needs_x):
 
 
 def _turned(gradient):
-    """The same numbers in the order of the weights, `(out, in)`, to which they are added in a tenth of the time then."""
+    """The same numbers in the order of the weights, `(out, in)`, to which they are added in a seventh of the time then."""
     return gradient if len(gradient) % LANES else pack(gradient.t()[None], False).t()
 
 

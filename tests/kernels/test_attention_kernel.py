@@ -130,6 +130,21 @@ def test_biases_take_turns_and_who_is_kept_apart_does_not_matter(calls):
     assert calls == 3 * ["forward"]
 
 
+def test_a_window_of_few_tokens_is_the_same_alone_and_among_others(calls):
+    """Heads of windows share vectors; 7 windows of 3 heads leave the last one partly empty."""
+    query, both = drawn(7, 5, 2, 1, 3, 10).requires_grad_(), drawn(7, 4, 2, 2, 3, 10, seed=1).requires_grad_()
+
+    def found(some):
+        y = attention(query[some], both[some])
+        return y.detach(), *(x[some] for x in torch.autograd.grad(y.sin().sum(), [query, both]))
+
+    together = found(slice(None))
+    for n in range(7):
+        alone = found(slice(n, n + 1))
+        assert all(torch.equal(a[0], b[n]) for a, b in zip(alone, together, strict=True))
+    assert calls == 8 * ["forward", "backward"]
+
+
 def reference_of(x, bias):
     with library.set_aside():
         return attention(x, bias=bias)

@@ -175,6 +175,13 @@ def test_autocast_asks_for_products_of_bfloat16():
     assert 1e-4 < (inside - outside).norm() / outside.norm() < 0.02
 
 
+@pytest.mark.parametrize("net", [MLP((16, 32, 16)), Linear(16, 20)], ids=["two", "one"])
+def test_of_no_rows_gradients_are_zero_and_they_lie_as_weights_do(net):
+    for rows in (0, 3):
+        found = torch.autograd.grad(net(torch.ones(rows, 2, 16)).sum(), [*net.parameters()])
+        assert all(gradient.is_contiguous() and gradient.any() == (rows > 0) for gradient in found)
+
+
 def test_weights_of_another_type_are_left_to_torch():
     mlp, x = MLP((32, 48, 16)).bfloat16(), torch.randn(50, 1, 32)
     with pytest.raises(RuntimeError, match="dtype"):
