@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 
 from emulator.embedded.courses import SeaTemperatures, concentration
-from emulator.embedded.options import Physics, Scenario
+from emulator.embedded.options import Physics, Scenario, Swings
+from emulator.embedded.swings import Offsets
 from emulator.planet.grid import Grid
 
 
@@ -44,21 +45,28 @@ class Drive:
     def __init__(self, scenario: Scenario, own, start: np.datetime64, grid: Grid, sea: np.ndarray):
         import jax.numpy as jnp
 
-        self._co2 = self._sst = None
+        self._co2 = self._sst = self._swings = None
         self._offset, changed = scenario.sst_offset, {}
         if isinstance(scenario.co2, int | float):
             changed["co2_vmr"] = jnp.array(float(scenario.co2))
         elif scenario.co2 is not None:
             self._co2 = concentration(scenario.co2, start)
+        if isinstance(scenario.sst_offset, Swings):
+            self._offset, self._swings = 0.0, Offsets(scenario.sst_offset, start, grid)
         if scenario.sst_file is not None:
             self._sst = SeaTemperatures(scenario.sst_file).on(grid, sea)
-        elif scenario.sst_offset:
+        elif self._offset:
             cycle = own.sea_surface_temperature
-            changed["sea_surface_temperature"] = dataclasses.replace(cycle, values=cycle.values + scenario.sst_offset)
+            changed["sea_surface_temperature"] = dataclasses.replace(cycle, values=cycle.values + self._offset)
         self.constant = own.copy(**changed) if changed else own
 
     def sea_temperature(self, moment: np.datetime64) -> np.ndarray:
         """K, as it is prescribed at a time, `(latitude, longitude)` float64."""
+        if self._swings is not None:
+            return self._without_swings(moment) + self._swings.at(moment)
+        return self._without_swings(moment)
+
+    def _without_swings(self, moment: np.datetime64) -> np.ndarray:
         if self._sst is not None:
             return self._sst.at(moment) + self._offset
         import jax.numpy as jnp
@@ -81,8 +89,8 @@ class Drive:
             courses["co2_vmr"] = self._co2(times)
         if sea is not None:
             courses["sea_surface_temperature"] = np.broadcast_to(np.swapaxes(sea[::-1], -1, -2), (2, *sea.shape[::-1]))
-        elif self._sst is not None:
-            fields = np.stack([self._sst.at(time) for time in times]) + self._offset
+        elif self._sst is not None or self._swings is not None:
+            fields = np.stack([self.sea_temperature(time) for time in times])
             # the model's order: longitude, then latitude from the south
             courses["sea_surface_temperature"] = np.swapaxes(fields[..., ::-1, :], -1, -2)
         leaves = {

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from emulator.options import Options, option
 
 CO2_LIMITS = 1.0, 10_000.0  # ppmv
+OFFSET_LIMIT = 10.0  # K
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +55,27 @@ class Slab(Options):
 
 
 @dataclasses.dataclass(frozen=True)
+class Swings(Options):
+    """Offsets of the sea temperature that change every so many days, so that the air is often out of balance with the sea.
+
+    Air that has always been as warm as its sea asks for does not tell which of the two a step's change comes from.
+    """
+
+    values: tuple[float, ...] = option(
+        about="K, everywhere, one turn after another", shortest=1, minimum=-OFFSET_LIMIT, maximum=OFFSET_LIMIT
+    )
+    days: int = option(20, "of a turn, the first from the start on; the next one's comes within a day", minimum=1)
+    maps: float = option(0.0, "K, standard deviation of a smooth random map of each turn's own", minimum=0, maximum=3)
+    length_km: float = option(2000.0, "over which the correlation of a map falls to exp(-1/2)", minimum=500)
+    seed: int = option(0, "of the maps", minimum=0)
+
+    def __post_init__(self):
+        if isinstance(self.values, list):
+            object.__setattr__(self, "values", tuple(self.values))
+        super().__post_init__()
+
+
+@dataclasses.dataclass(frozen=True)
 class Scenario(Options):
     """What a simulation is forced by.
 
@@ -65,7 +87,9 @@ class Scenario(Options):
         "ppmv; or a start and a yearly rate; or a file of values in time; None: 420 ppmv, and not written",
         new=True,
     )
-    sst_offset: float = option(0.0, "K, added to the sea temperature everywhere", new=True, minimum=-10, maximum=10)
+    sst_offset: float | Swings = option(
+        0.0, "K, added to the sea temperature everywhere; or values that change every so many days", new=True
+    )
     sst_file: Path | None = option(
         None, "sea temperatures at times, in place of the model's annual cycle of them", new=True
     )
@@ -76,6 +100,8 @@ class Scenario(Options):
     physics: Physics | None = option(None, "parameters of the model's physics; None: its own", new=True)
 
     def __post_init__(self):
+        if isinstance(self.sst_offset, Mapping):
+            object.__setattr__(self, "sst_offset", Swings.of(self.sst_offset))
         if isinstance(self.co2, Mapping):
             object.__setattr__(self, "co2", Growth.of(self.co2))
         if isinstance(self.physics, Mapping):
@@ -89,17 +115,32 @@ class Scenario(Options):
         low, high = CO2_LIMITS
         if isinstance(self.co2, int | float) and not low <= self.co2 <= high:
             raise ValueError(f"Expected co2 of at least {low:g} and at most {high:g} ppmv, got {self.co2!r}")
+        if isinstance(self.sst_offset, int | float) and not abs(self.sst_offset) <= OFFSET_LIMIT:
+            raise ValueError(
+                f"Expected sst_offset of at least {-OFFSET_LIMIT:g} and at most {OFFSET_LIMIT:g} K, got {self.sst_offset!r}"
+            )
+        if isinstance(self.sst_offset, Swings) and isinstance(self.ocean, Slab):
+            raise ValueError(
+                "Expected one sst_offset for a slab ocean, which makes its own changes, got values in turn"
+            )
 
     def describe(self) -> str:
         """In words, what differs from the model's own; "" where nothing does."""
         words = [] if self.co2 is None else [f"CO2 {_of_co2(self.co2)}"]
         words += [f"sea temperature of {self.sst_file}"] if self.sst_file else []
-        words += [f"sea temperature {self.sst_offset:+g} K"] if self.sst_offset else []
+        words += [f"sea temperature {_of_offset(self.sst_offset)}"] if self.sst_offset else []
         words += [f"slab ocean of {self.ocean.depth:g} m"] if isinstance(self.ocean, Slab) else []
         words += [f"member {self.member}"] if self.member else []
         if self.physics is not None:
             words += [f"{name} {value:g}" for name, value in dataclasses.asdict(self.physics).items()]
         return ", ".join(words)
+
+
+def _of_offset(offset: float | Swings) -> str:
+    if not isinstance(offset, Swings):
+        return f"{offset:+g} K"
+    words = f"{', '.join(f'{value:+g}' for value in offset.values)} K in turns of {offset.days} days"
+    return f"{words} with maps of {offset.maps:g} K" if offset.maps else words
 
 
 def _of_co2(co2: Any) -> str:

@@ -6,7 +6,8 @@ import xarray as xr
 
 from emulator.embedded import speedy
 from emulator.embedded.courses import SeaTemperatures, concentration
-from emulator.embedded.options import Growth, Scenario
+from emulator.embedded.options import Growth, Scenario, Slab, Swings
+from emulator.embedded.swings import Offsets
 from emulator.planet.grid import Grid
 
 START = np.datetime64("2001-01-01", "ns")
@@ -21,7 +22,13 @@ SEA = np.ones(GRID.shape)
         ({"co2": 0.5}, "co2 of at least 1 and at most 10000 ppmv, got 0.5"),
         ({"co2": {"start": 360, "yearly_rate": 2}}, "0.5"),
         ({"co2": {"yearly_rate": 0.01}}, "start"),
-        ({"sst_offset": 11}, "sst_offset"),
+        ({"sst_offset": 11}, "sst_offset of at least -10 and at most 10 K, got 11"),
+        ({"sst_offset": float("nan")}, "sst_offset of at least -10"),
+        ({"sst_offset": {"values": [0, 11]}}, "values of at least -10 and at most 10, got"),
+        ({"sst_offset": {"values": []}}, "values of length 1 or more"),
+        ({"sst_offset": {"values": [0, 4], "days": 0}}, "days of at least 1, got 0"),
+        ({"sst_offset": {"values": [0], "maps": 4}}, "maps of at least 0 and at most 3, got 4"),
+        ({"sst_offset": {"values": [0, 4]}, "ocean": Slab(5, "control")}, "one sst_offset for a slab ocean"),
         ({"member": -1}, "member"),
         ({"physics": {"convection_hours": 1}}, "convection_hours"),
         ({"physics": {"cloud_albedo": 0.8}}, "cloud_albedo"),
@@ -63,6 +70,40 @@ def test_yearly_values_are_linear_between_their_times_and_end_with_them(tmp_path
     path.write_text("time,methane [ppb]\n2000-07-01,1800\n2002-07-01,1800\n")
     with pytest.raises(ValueError, match=r"series of carbon_dioxide_mole_fraction \(co2\).*co2\.csv, got none"):
         speedy.check(settings, 1)
+
+
+def test_swings_hold_their_values_and_pass_within_a_day():
+    """Values at midnights, a line between two of them, and the first again after the last."""
+    offsets = Offsets(Swings((0, 4, 1), days=10), START, GRID)
+    for day, value in (
+        (0, 0),
+        (9, 0),
+        (9.25, 1),
+        (9.75, 3),
+        (10, 4),
+        (19.5, 2.5),
+        (20, 1),
+        (29.5, 0.5),
+        (30, 0),
+        (40, 4),
+    ):
+        np.testing.assert_array_equal(offsets.at(START + np.timedelta64(int(24 * day), "h")), value)
+
+
+def test_maps_of_swings_are_drawn_by_turn_smooth_and_of_mean_zero():
+    """Standard deviation and correlation of 400 turns against the numbers that they are asked by; each turn by itself."""
+    swings = Swings((2.0,), days=1, maps=0.5, length_km=2000, seed=3)
+    offsets, shift = Offsets(swings, START, GRID), np.timedelta64(1, "D")
+    maps = np.stack([offsets.at(START + turn * shift) for turn in range(400)]) - 2
+    np.testing.assert_allclose([GRID.mean(each) for each in maps], 0, atol=1e-6)
+    assert np.sqrt(np.mean(maps**2)) == pytest.approx(0.5, rel=0.03)
+    row = maps[:, 15]  # near the equator, cells of 626 km; 3.2 of them are 2000 km
+    apart = [np.mean(row * np.roll(row, cells, axis=-1)) / np.mean(row**2) for cells in (3, 4)]
+    assert apart[0] > np.exp(-0.5) > apart[1]
+    again = Offsets(swings, START, GRID).at(START + 399 * shift)
+    np.testing.assert_array_equal(again, maps[399] + 2)
+    other = Offsets(Swings((2.0,), days=1, maps=0.5, seed=4), START, GRID).at(START)
+    assert np.abs(other - 2 - maps[0]).max() > 0.1
 
 
 def seas(path, values, times, units="K", latitude=None, name="sst"):

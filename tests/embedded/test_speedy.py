@@ -220,6 +220,16 @@ def test_warmer_seas_are_warmer_by_the_offset_and_warm_the_air(model, run):
     assert model.grid.mean(warmer["mean_evaporation_rate"][-1] - plain["mean_evaporation_rate"][7]) < 0
 
 
+def test_a_sea_that_swings_is_the_plain_one_and_its_offset(model, run):
+    """From 0 K along a line to 4 at the first midnight, and back to the next; the ice is as it was."""
+    found, (_, plain) = simulated(model, 2, sst_offset={"values": [0, 4], "days": 1}), run
+    change = found["sea_surface_temperature"] - plain["sea_surface_temperature"][:8]
+    expected = np.array([1, 2, 3, 4, 3, 2, 1, 0])[:, None, None]  # at 6, 12, ... h
+    np.testing.assert_allclose(change, np.broadcast_to(expected, change.shape), rtol=0, atol=0.1)
+    np.testing.assert_allclose(change[3::4], np.broadcast_to(expected[3::4], change[3::4].shape), rtol=0, atol=1e-4)
+    np.testing.assert_array_equal(found["sea_ice_cover"], plain["sea_ice_cover"][:8])
+
+
 def test_a_member_is_another_realisation_and_the_same_one_every_time(model, run):
     one, again, other = (simulated(model, 1, member=member) for member in (1, 1, 2))
     for name, values in one.items():
