@@ -46,6 +46,7 @@ class Slab(Options):
     prescribed_days: int | None = option(
         None, "after the start, in which the sea is still prescribed; None: the spin-up", minimum=0
     )
+    under_ice: bool = option(False, "the layer is stepped where sea ice covers half of a cell or more, too")
     kind: Literal["slab"] = option("slab")
 
     def __post_init__(self):

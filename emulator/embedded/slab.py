@@ -2,7 +2,8 @@
 
 `T(d + 1) = T(d) + dt (F(d) + Q(d)) / (rho c h)`, F being the mean net surface flux of the day that the chunks hold, and
 `Q(d) = rho c h (T*(d + 1) - T*(d)) / dt - F*(d)`, T* the sea temperature that would be prescribed and F* the smooth course of
-the flux in a control simulation over prescribed seas (`control`): the climate that the layer keeps is the control's.
+the flux in a control simulation over prescribed seas (`control`): the climate that the layer keeps is the control's. The air
+feels a frozen sea through what is open alone, so that nothing would damp the layer: there its temperature is T*.
 """
 
 from pathlib import Path
@@ -56,19 +57,19 @@ class OverSlab:
     def advance_day(self, state: Coupled) -> tuple[Coupled, dict[str, np.ndarray]]:
         """One simulated day; fields as of the atmosphere's, with the layer's depth and what currents bring it.
 
-        The sea temperature of the day's last time is the one that the day has led to. While the seas are still prescribed
-        the currents bring what that takes. Raises `FloatingPointError` for a sea beyond what the model takes.
+        The sea temperature of the day's last time is the one that the day has led to. While the seas are still prescribed,
+        and where they are frozen at the end of the day, the currents bring what that takes. Raises `FloatingPointError` for a
+        sea beyond what the model takes.
         """
         first = self._model.day_of(state.atmosphere)
         prescribed = self._model.sea_temperature(first + DAY)
         atmosphere, fields = self._model.advance_day(state.atmosphere, state.temperature)
         flux = net_surface_flux(fields).mean(axis=0)
         now, depth = state.temperature, self._layer.depth
-        if (first - self._start) / DAY < (self._layer.prescribed_days or 0):
-            brought = slab.implied_convergence(prescribed - now, flux, depth, SECONDS_PER_DAY)
-        else:
-            change = prescribed - self._model.sea_temperature(first)
-            brought = slab.implied_convergence(change, course(state.flux, first), depth, SECONDS_PER_DAY)
+        change = prescribed - self._model.sea_temperature(first)
+        own = slab.implied_convergence(change, course(state.flux, first), depth, SECONDS_PER_DAY)
+        held = slab.implied_convergence(prescribed - now, flux, depth, SECONDS_PER_DAY)
+        brought = np.where(self._is_free(first, fields[slab.ICE][-1]), own, held)
         brought = np.where(self._sea, brought, 0.0).astype(np.float32)
         warmed = now + slab.warming(flux, brought.astype(np.float64), depth, SECONDS_PER_DAY)
         then = np.where(self._sea, warmed, prescribed)
@@ -80,12 +81,18 @@ class OverSlab:
         sea = fields[SST].copy()
         sea[-1] = then
         shape = fields[SST].shape
-        own = {
+        layer = {
             SST: sea,
             slab.DEPTH: np.full(shape, depth, np.float32),
             slab.CONVERGENCE: np.broadcast_to(brought, shape),
         }
-        return Coupled(atmosphere, then, state.flux), fields | own
+        return Coupled(atmosphere, then, state.flux), fields | layer
+
+    def _is_free(self, day: np.datetime64, ice: np.ndarray) -> np.ndarray:
+        """Where the layer takes a temperature of its own on a day."""
+        if (day - self._start) / DAY < (self._layer.prescribed_days or 0):
+            return np.full(ice.shape, False)
+        return np.full(ice.shape, True) if self._layer.under_ice else slab.is_open(ice)
 
     def save_state(self, state: Coupled, path: Path) -> None:
         restart.save(state, path)

@@ -18,7 +18,7 @@ from emulator.forecasting.ensembles import space_of
 from emulator.forecasting.leads import Lead
 from emulator.forecasting.options import SlabOptions
 from emulator.model.coupled import SEA_TEMPERATURE, HeatFlux, Ocean, check_coupling
-from emulator.model.slab import ICE, SHARE, Slab
+from emulator.model.slab import SHARE, Slab
 from emulator.model.stepper import Stepper
 from emulator.parallel.host_copies import to_device
 from emulator.parallel.space import ALONE, Space
@@ -116,9 +116,9 @@ class SlabSea:
             else:
                 constant[name] = fixed
             record[name] = "store" if value is None else _told(value, fixed)
-        if not options.under_ice and ICE in dataset:
-            names.append(ICE)
-        record["under_ice"] = options.under_ice or ICE not in dataset
+        if not options.under_ice and slab.ICE in dataset:
+            names.append(slab.ICE)
+        record["under_ice"] = options.under_ice or slab.ICE not in dataset
         for name, field in constant.items():
             self._check_in_sea(name, field, f"rollout.ocean.{KEYS[name]}")
         space = space_of(model)  # a layer knows nothing of its neighbours: each process steps its rows

@@ -12,9 +12,7 @@ from emulator.data.forcing import StepInputs
 from emulator.model.coupled import SEA_TEMPERATURE, HeatFlux, OceanStep
 from emulator.planet import slab
 
-ICE = "sea_ice_cover"
 SHARE = "slab_share"  # of a cell that the slab takes the heat of in a step; 0 where it is not stepped
-MOST_ICE = 0.5  # from which on a cell counts as frozen
 
 
 class Slab:
@@ -79,8 +77,8 @@ class Slab:
             for name in (slab.DEPTH, slab.CONVERGENCE)
         }
         stepped = self._is_sea.expand_as(like)
-        if ICE in fields and not self.under_ice:
-            stepped = stepped & ~(fields[ICE] >= MOST_ICE)
+        if slab.ICE in fields and not self.under_ice:
+            stepped = stepped & slab.is_open(fields[slab.ICE])
         return named[slab.DEPTH], named[slab.CONVERGENCE], stepped
 
     def _written(self, temperature, depth, convergence, stepped) -> dict[str, Tensor]:

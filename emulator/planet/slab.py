@@ -12,6 +12,8 @@ DEPTH = "slab_ocean_depth"  # m
 CONVERGENCE = "ocean_heat_flux_convergence"  # Q, W m-2
 DENSITY = Constants.sea_water_density  # kg m-3
 SPECIFIC_HEAT = Constants.sea_water_heat_capacity  # J kg-1 K-1
+ICE = "sea_ice_cover"  # share of a cell
+MOST_ICE = 0.5  # from which on a cell counts as frozen
 
 
 def heat_capacity(depth):
@@ -32,3 +34,8 @@ def implied_convergence(change, flux, depth, seconds):
 def is_sea(land_share):
     """Where there is a slab: cells that are more than half sea, by the share of land in each, `land_sea_mask`."""
     return land_share < 0.5
+
+
+def is_open(ice_cover):
+    """Where less than half of a cell is frozen over, by the share of ice in each; also where that is missing."""
+    return ~(ice_cover >= MOST_ICE)

@@ -29,8 +29,8 @@ class Imposed:
     title, provenance, grid, levels, constants = "imposed", None, GRID, Levels.sigma(np.array([0.0, 1.0])), ERA5
     settings = speedy.Settings(start=START.astype("datetime64[D]").item())
 
-    def __init__(self, flux):
-        self.flux, self.felt, self.static = flux, [], {"land_sea_mask": SEAS.astype(np.float32)}
+    def __init__(self, flux, ice=0.0):
+        self.flux, self.ice, self.felt, self.static = flux, ice, [], {"land_sea_mask": SEAS.astype(np.float32)}
 
     def initial_state(self):
         return np.zeros((), int)
@@ -45,11 +45,14 @@ class Imposed:
         self.felt.append(sea)
         quarter = np.full((4, *GRID.shape), self.flux / 4, np.float32) * np.array([0.0, 1, 1, 2])[:, None, None]
         fields = dict.fromkeys(SURFACE, quarter.astype(np.float32))
+        fields["sea_ice_cover"] = np.broadcast_to(np.float32(self.ice), (4, *GRID.shape))
         return state + 1, fields | {"sea_surface_temperature": np.repeat(sea[None], 4, 0).astype(np.float32)}
 
 
-def run(flux, star, days, depth=50.0, **options):
-    model = OverSlab(Imposed(flux), Slab(depth, "control", **options), lambda: np.full((12, *GRID.shape), float(star)))
+def run(flux, star, days, depth=50.0, ice=0.0, **options):
+    model = OverSlab(
+        Imposed(flux, ice), Slab(depth, "control", **options), lambda: np.full((12, *GRID.shape), float(star))
+    )
     state, fields = model.initial_state(), []
     for _ in range(days):
         state, day = model.advance_day(state)
@@ -90,6 +93,20 @@ def test_before_it_is_let_go_the_sea_is_the_prescribed_one():
     np.testing.assert_allclose(state.temperature, 290.3, rtol=0, atol=1e-6)
     _, state, _ = run(200.0, 0.0, 4, prescribed_days=3)
     np.testing.assert_allclose(state.temperature[2:] - 290.4, slab.warming(200.0, 0.0, 50.0, 86400.0), rtol=1e-4)
+
+
+def test_a_frozen_sea_keeps_its_prescribed_temperature_and_its_heat_is_booked():
+    """Of rows with 0, 0.49, 0.5 and 1 of ice the last two follow the course; `under_ice` steps them as the others."""
+    ice, sea = np.repeat([[0.0], [0.49], [0.5], [1.0]], 8, axis=1), SEAS < 0.5
+    _, state, fields = run(130.0, 100.0, 5, ice=ice)
+    warmer = state.temperature - 290.5
+    free = sea & (ice < 0.5)
+    np.testing.assert_allclose(warmer[free], slab.warming(30.0, 0.0, 50.0, 5 * 86400.0), rtol=1e-5)
+    np.testing.assert_allclose(warmer[~free], 0, rtol=0, atol=1e-6)
+    brought = fields["ocean_heat_flux_convergence"][0]
+    np.testing.assert_allclose(brought[ice >= 0.5] + 130, slab.heat_capacity(50.0) * 0.1 / 86400, rtol=1e-5)
+    _, state, _ = run(130.0, 100.0, 5, ice=ice, under_ice=True)
+    np.testing.assert_allclose(state.temperature[sea] - 290.5, warmer[free][0], rtol=1e-5)
 
 
 def test_a_sea_that_boils_is_reported():
