@@ -4,9 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from emulator.embedded.courses import SeaTemperatures, concentration
+from emulator.embedded.courses import SST_LIMITS, SeaTemperatures, concentration
 from emulator.embedded.options import Physics, Scenario, Swings
-from emulator.embedded.swings import Offsets
 from emulator.planet.grid import Grid
 
 
@@ -52,6 +51,8 @@ class Drive:
         elif scenario.co2 is not None:
             self._co2 = concentration(scenario.co2, start)
         if isinstance(scenario.sst_offset, Swings):
+            from emulator.embedded.swings import Offsets  # with torch, which no other simulation needs
+
             self._offset, self._swings = 0.0, Offsets(scenario.sst_offset, start, grid)
         if scenario.sst_file is not None:
             self._sst = SeaTemperatures(scenario.sst_file).on(grid, sea)
@@ -62,9 +63,15 @@ class Drive:
 
     def sea_temperature(self, moment: np.datetime64) -> np.ndarray:
         """K, as it is prescribed at a time, `(latitude, longitude)` float64."""
-        if self._swings is not None:
-            return self._without_swings(moment) + self._swings.at(moment)
-        return self._without_swings(moment)
+        if self._swings is None:
+            return self._without_swings(moment)
+        found, (low, high) = self._without_swings(moment) + self._swings.at(moment), SST_LIMITS
+        if found.min() < low or found.max() > high:
+            raise ValueError(
+                f"Expected sea temperatures between {low:g} and {high:g} K, got {found.min():.1f} to {found.max():.1f} K "
+                f"with sst_offset at {moment}"
+            )
+        return found
 
     def _without_swings(self, moment: np.datetime64) -> np.ndarray:
         if self._sst is not None:

@@ -65,15 +65,20 @@ class Swings(Options):
     values: tuple[float, ...] = option(
         about="K, everywhere, one turn after another", shortest=1, minimum=-OFFSET_LIMIT, maximum=OFFSET_LIMIT
     )
-    days: int = option(20, "of a turn, the first from the start on; the next one's comes within a day", minimum=1)
+    days: int = option(20, "of a turn, in the last of which the sea passes to the next one's value", minimum=1)
     maps: float = option(0.0, "K, standard deviation of a smooth random map of each turn's own", minimum=0, maximum=3)
-    length_km: float = option(2000.0, "over which the correlation of a map falls to exp(-1/2)", minimum=500)
+    length_km: float = option(
+        2000.0, "over which the correlation of a map falls to about exp(-1/2)", minimum=500, maximum=3000
+    )
     seed: int = option(0, "of the maps", minimum=0)
 
     def __post_init__(self):
-        if isinstance(self.values, list):
-            object.__setattr__(self, "values", tuple(self.values))
+        if not isinstance(self.values, list | tuple):
+            raise ValueError(f"Expected a sequence of values in turn as sst_offset.values, got {self.values!r}")
+        object.__setattr__(self, "values", tuple(self.values))
         super().__post_init__()
+        if self.days != int(self.days):
+            raise ValueError(f"Expected whole days of a turn as sst_offset.days, got {self.days!r}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +121,7 @@ class Scenario(Options):
         low, high = CO2_LIMITS
         if isinstance(self.co2, int | float) and not low <= self.co2 <= high:
             raise ValueError(f"Expected co2 of at least {low:g} and at most {high:g} ppmv, got {self.co2!r}")
-        if isinstance(self.sst_offset, int | float) and not abs(self.sst_offset) <= OFFSET_LIMIT:
+        if not isinstance(self.sst_offset, Swings) and not abs(float(self.sst_offset)) <= OFFSET_LIMIT:
             raise ValueError(
                 f"Expected sst_offset of at least {-OFFSET_LIMIT:g} and at most {OFFSET_LIMIT:g} K, got {self.sst_offset!r}"
             )
@@ -130,7 +135,8 @@ class Scenario(Options):
         words = [] if self.co2 is None else [f"CO2 {_of_co2(self.co2)}"]
         words += [f"sea temperature of {self.sst_file}"] if self.sst_file else []
         words += [f"sea temperature {_of_offset(self.sst_offset)}"] if self.sst_offset else []
-        words += [f"slab ocean of {self.ocean.depth:g} m"] if isinstance(self.ocean, Slab) else []
+        if isinstance(self.ocean, Slab):
+            words.append(f"slab ocean of {self.ocean.depth:g} m{' and under ice' if self.ocean.under_ice else ''}")
         words += [f"member {self.member}"] if self.member else []
         if self.physics is not None:
             words += [f"{name} {value:g}" for name, value in dataclasses.asdict(self.physics).items()]
@@ -140,8 +146,12 @@ class Scenario(Options):
 def _of_offset(offset: float | Swings) -> str:
     if not isinstance(offset, Swings):
         return f"{offset:+g} K"
-    words = f"{', '.join(f'{value:+g}' for value in offset.values)} K in turns of {offset.days} days"
-    return f"{words} with maps of {offset.maps:g} K" if offset.maps else words
+    words = f"{', '.join(f'{value:+g}' if value else '0' for value in offset.values)} K in turns of {offset.days} days"
+    return (
+        f"{words} with maps of {offset.maps:g} K and {offset.length_km:g} km (seed {offset.seed})"
+        if offset.maps
+        else words
+    )
 
 
 def _of_co2(co2: Any) -> str:

@@ -152,6 +152,8 @@ def _told(value: Any) -> Any:
         value = dataclasses.asdict(value)
     if isinstance(value, Mapping):
         return {name: _told(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_told(each) for each in value]
     if isinstance(value, Path) and (value / RECORD).exists():
         text = json.dumps(
             {name: each for name, each in _recorded(value / RECORD).items() if name != "days"}, sort_keys=True

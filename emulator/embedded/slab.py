@@ -57,22 +57,24 @@ class OverSlab:
     def advance_day(self, state: Coupled) -> tuple[Coupled, dict[str, np.ndarray]]:
         """One simulated day; fields as of the atmosphere's, with the layer's depth and what currents bring it.
 
-        The sea temperature of the day's last time is the one that the day has led to. While the seas are still prescribed,
-        and where they are frozen at the end of the day, the currents bring what that takes. Raises `FloatingPointError` for a
-        sea beyond what the model takes.
+        The sea temperature of the day's last time is the one that the day has led to: in cells that are frozen then the
+        prescribed one, of whose heat no account is kept. While all seas are still prescribed the currents bring what that
+        takes. Raises `FloatingPointError` for a sea beyond what the model takes.
         """
         first = self._model.day_of(state.atmosphere)
         prescribed = self._model.sea_temperature(first + DAY)
         atmosphere, fields = self._model.advance_day(state.atmosphere, state.temperature)
         flux = net_surface_flux(fields).mean(axis=0)
         now, depth = state.temperature, self._layer.depth
-        change = prescribed - self._model.sea_temperature(first)
-        own = slab.implied_convergence(change, course(state.flux, first), depth, SECONDS_PER_DAY)
-        held = slab.implied_convergence(prescribed - now, flux, depth, SECONDS_PER_DAY)
-        brought = np.where(self._is_free(first, fields[slab.ICE][-1]), own, held)
+        if (first - self._start) / DAY < (self._layer.prescribed_days or 0):
+            brought = slab.implied_convergence(prescribed - now, flux, depth, SECONDS_PER_DAY)
+        else:
+            change = prescribed - self._model.sea_temperature(first)
+            brought = slab.implied_convergence(change, course(state.flux, first), depth, SECONDS_PER_DAY)
         brought = np.where(self._sea, brought, 0.0).astype(np.float32)
         warmed = now + slab.warming(flux, brought.astype(np.float64), depth, SECONDS_PER_DAY)
-        then = np.where(self._sea, warmed, prescribed)
+        stepped = self._sea if self._layer.under_ice else self._sea & slab.is_open(fields[slab.ICE][-1])
+        then = np.where(stepped, warmed, prescribed)
         if then.min() < SST_LIMITS[0] or then.max() > SST_LIMITS[1]:
             raise FloatingPointError(
                 f"The slab's sea temperature has left {SST_LIMITS[0]:g} to {SST_LIMITS[1]:g} K at {first + DAY}: "
@@ -87,12 +89,6 @@ class OverSlab:
             slab.CONVERGENCE: np.broadcast_to(brought, shape),
         }
         return Coupled(atmosphere, then, state.flux), fields | layer
-
-    def _is_free(self, day: np.datetime64, ice: np.ndarray) -> np.ndarray:
-        """Where the layer takes a temperature of its own on a day."""
-        if (day - self._start) / DAY < (self._layer.prescribed_days or 0):
-            return np.full(ice.shape, False)
-        return np.full(ice.shape, True) if self._layer.under_ice else slab.is_open(ice)
 
     def save_state(self, state: Coupled, path: Path) -> None:
         restart.save(state, path)

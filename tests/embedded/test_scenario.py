@@ -90,6 +90,22 @@ def test_swings_hold_their_values_and_pass_within_a_day():
         np.testing.assert_array_equal(offsets.at(START + np.timedelta64(int(24 * day), "h")), value)
 
 
+def test_swings_that_are_no_swings_are_refused():
+    for given, words in [
+        (dict(values=4), "sequence of values in turn as sst_offset.values, got 4"),
+        (dict(values=(0, 4), days=2.5), "whole days of a turn as sst_offset.days, got 2.5"),
+        (dict(values=(0,), maps=1, length_km=5000), "length_km of at least 500 and at most 3000, got 5000"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            Swings(**given)
+
+
+def test_a_scenario_of_swings_says_what_tells_it_from_others():
+    assert Scenario(sst_offset=Swings((0, 4))).describe() == "sea temperature 0, +4 K in turns of 20 days"
+    of_maps = Scenario(sst_offset={"values": [-1.5], "days": 5, "maps": 0.5, "seed": 7})
+    assert of_maps.describe() == "sea temperature -1.5 K in turns of 5 days with maps of 0.5 K and 2000 km (seed 7)"
+
+
 def test_maps_of_swings_are_drawn_by_turn_smooth_and_of_mean_zero():
     """Standard deviation and correlation of 400 turns against the numbers that they are asked by; each turn by itself."""
     swings = Swings((2.0,), days=1, maps=0.5, length_km=2000, seed=3)

@@ -45,7 +45,8 @@ class Imposed:
         self.felt.append(sea)
         quarter = np.full((4, *GRID.shape), self.flux / 4, np.float32) * np.array([0.0, 1, 1, 2])[:, None, None]
         fields = dict.fromkeys(SURFACE, quarter.astype(np.float32))
-        fields["sea_ice_cover"] = np.broadcast_to(np.float32(self.ice), (4, *GRID.shape))
+        ice = self.ice(int(state)) if callable(self.ice) else np.broadcast_to(np.float32(self.ice), (4, *GRID.shape))
+        fields["sea_ice_cover"] = ice.astype(np.float32)
         return state + 1, fields | {"sea_surface_temperature": np.repeat(sea[None], 4, 0).astype(np.float32)}
 
 
@@ -95,18 +96,35 @@ def test_before_it_is_let_go_the_sea_is_the_prescribed_one():
     np.testing.assert_allclose(state.temperature[2:] - 290.4, slab.warming(200.0, 0.0, 50.0, 86400.0), rtol=1e-4)
 
 
-def test_a_frozen_sea_keeps_its_prescribed_temperature_and_its_heat_is_booked():
+def test_a_frozen_sea_has_its_prescribed_temperature():
     """Of rows with 0, 0.49, 0.5 and 1 of ice the last two follow the course; `under_ice` steps them as the others."""
     ice, sea = np.repeat([[0.0], [0.49], [0.5], [1.0]], 8, axis=1), SEAS < 0.5
     _, state, fields = run(130.0, 100.0, 5, ice=ice)
     warmer = state.temperature - 290.5
     free = sea & (ice < 0.5)
     np.testing.assert_allclose(warmer[free], slab.warming(30.0, 0.0, 50.0, 5 * 86400.0), rtol=1e-5)
-    np.testing.assert_allclose(warmer[~free], 0, rtol=0, atol=1e-6)
-    brought = fields["ocean_heat_flux_convergence"][0]
-    np.testing.assert_allclose(brought[ice >= 0.5] + 130, slab.heat_capacity(50.0) * 0.1 / 86400, rtol=1e-5)
+    np.testing.assert_allclose(warmer[~free], 0, rtol=0, atol=1e-12)
+    brought = fields["ocean_heat_flux_convergence"]  # the same with ice and without
+    np.testing.assert_allclose(brought[:, sea], slab.heat_capacity(50.0) * 0.1 / 86400 - 100, rtol=1e-5)
     _, state, _ = run(130.0, 100.0, 5, ice=ice, under_ice=True)
     np.testing.assert_allclose(state.temperature[sea] - 290.5, warmer[free][0], rtol=1e-5)
+
+
+def test_a_sea_that_freezes_and_thaws_begins_anew_from_its_prescribed_temperature():
+    """Ice at the end of the third day alone, of the four times of which the others tell the opposite."""
+
+    def ice(day):
+        return np.full((4, *GRID.shape), float(day != 2)) * np.array([1, 1, 1, 0.0])[:, None, None] + np.array(
+            [0, 0, 0, float(day == 2)]
+        ).reshape(4, 1, 1)
+
+    _, state, fields = run(130.0, 100.0, 5, ice=ice)
+    sea, ends = SEAS < 0.5, fields["sea_surface_temperature"][3::4].astype(np.float64)
+    course = 290 + 0.1 * np.arange(1, 6)
+    days = np.array([1, 2, 0, 1, 2])  # of warming since the prescribed temperature
+    expected = course + days * slab.warming(30.0, 0.0, 50.0, 86400.0)
+    np.testing.assert_allclose(ends[:, sea], np.broadcast_to(expected[:, None], ends[:, sea].shape), rtol=0, atol=5e-5)
+    np.testing.assert_allclose(state.temperature[sea], expected[-1], rtol=0, atol=1e-5)
 
 
 def test_a_sea_that_boils_is_reported():

@@ -1,6 +1,7 @@
 """The stage simulate: what it writes, what it refuses, and that it ends the same however it was stopped."""
 
 import dataclasses
+import json
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import xarray as xr
 import yaml
 
 from emulator.embedded import MODELS, Embedded, speedy
-from emulator.embedded.options import Growth, Physics
+from emulator.embedded.options import Growth, Physics, Swings
 from emulator.ingestion.run import ingest
 from emulator.planet.constants import Constants
 from emulator.planet.grid import Grid
@@ -100,6 +101,23 @@ def test_a_scenario_leaves_configurations_without_one_as_they_were():
         "CO2 from 360 ppmv by +1 % a year, sea temperature +2 K, member 3, convection_hours 6, cloud_albedo 0.4, "
         "sea_exchange 0.0009"
     )
+
+
+def test_a_simulation_of_swings_knows_itself_again(tmp_path):
+    """From a configuration and from Python the record is what its file gives back; another course is another simulation."""
+    swings = {"values": [0, 4], "days": 5, "maps": 0.5}
+    asked = options(parse(SimulateConfig, {"directory": str(tmp_path), "sst_offset": swings} | SHORT, "x.yaml"))
+    record = asked.record()
+    assert json.loads(json.dumps(record)) == record
+    assert record["sst_offset"] == {"values": [0, 4], "days": 5, "maps": 0.5, "length_km": 2000, "seed": 0}
+    for given in (Swings((0, 4), 5, 0.5), {"values": (0, 4), "days": 5, "maps": 0.5}):
+        settings = speedy.Settings(**(asked.settings | {"sst_offset": given}))
+        assert settings == speedy.Settings(**asked.settings)
+        again = dataclasses.replace(asked, settings=asked.settings | {"sst_offset": settings.sst_offset}).record()
+        assert json.loads(json.dumps(again)) == record
+    with pytest.raises(ValueError, match="one sst_offset for a slab ocean"):
+        slab = {"kind": "slab", "depth": 5, "control": "c"}
+        speedy.Settings(**options(SimulateConfig(directory="x", sst_offset=swings, ocean=slab)).settings)
 
 
 def test_a_simulation_knows_a_file_by_its_content(tmp_path):

@@ -28,7 +28,7 @@ def test_a_slab_follows_its_control_and_waits_for_it_where_parts_run_side_by_sid
     warm, control = simulations(config)
     assert warm.ocean.control == tmp_path / "control" and control.ocean == "prescribed"
     assert options(warm).settings["ocean"] == {
-        "kind": "slab", "depth": 20, "control": tmp_path / "control", "prescribed_days": 1
+        "kind": "slab", "depth": 20, "control": tmp_path / "control", "prescribed_days": 1, "under_ice": False
     }  # fmt: skip
     run = []
     monkeypatch.setattr("emulator.embedded.simulation.simulate", lambda asked, report: run.append(asked.directory.name))
