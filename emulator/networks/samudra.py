@@ -30,6 +30,7 @@ from emulator.parallel.space import ALONE, Space
 from emulator.planet.grid import Grid
 
 CAP = 10.0  # of the activation, as published
+WHOLE = ("sphere", "round")  # edges with no cell left out, the others are as published
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,9 +47,10 @@ class SamudraOptions(Options):
     norm: Literal["batch", "instance", "whole", "none"] = option(
         "batch", "after convolutions; batch, as published, has forecasts go by moments of the training"
     )
-    edges: Literal["sphere", "samudra2", "samudra"] = option(
+    edges: Literal["sphere", "round", "samudra2", "samudra"] = option(
         "sphere",
-        "going on across the poles; or, as published, zeros beyond them, and doublings that go round or not",
+        "going on across the poles; round: a region whose rows go on at their other end, as a re-entrant channel's; or, as "
+        "published, zeros beyond the poles, and doublings that go round or not",
     )
     noise: NoiseOptions | None = option(None, "random fields that scale and shift normalised features")
     condition: tuple[str, ...] = option(
@@ -69,10 +71,15 @@ class SamudraOptions(Options):
 @network("samudra", SamudraOptions, regions=("box", "projected"), bands=True)
 def build(options: SamudraOptions, inputs: int, outputs: int, grid: Grid, space: Space) -> "Samudra":
     edges = edges_of(grid)
-    if options.edges != "sphere" and (edges.open or space.size > 1):
+    if options.edges not in WHOLE and (edges.open or space.size > 1):
         raise ValueError(
-            f"Expected edges sphere for a region and for states that several processes hold together, got {options.edges}"
+            "Expected edges sphere or round for a region and for states that several processes hold together, got "
+            f"{options.edges}"
         )
+    if options.edges == "round":
+        if not edges.open:
+            raise ValueError("Expected edges round for a region, the rows of a globe go round with edges sphere")
+        edges = dataclasses.replace(edges, round=True)
     return Samudra(inputs, outputs, *grid.shape, edges, options, space)
 
 
@@ -99,7 +106,7 @@ class Samudra(MapNetwork):
         options = options or SamudraOptions()
         super().__init__(in_channels, out_channels, (nlat, nlon), options, space)
         widths, dilations, depth = options.widths, options.dilations, len(options.widths)
-        if options.edges == "sphere":
+        if options.edges in WHOLE:
             self.halvings, places = levels(edges, space, nlat, depth)
             doublings = (
                 Doubling(place, halving.first) for place, halving in zip(places[1:], self.halvings, strict=True)
@@ -244,8 +251,9 @@ class PublishedAround(nn.Module):
 
 def _expect_room(options, edges, rows, columns):
     """Raises `ValueError` unless a grid of so many rows on every level, and columns on the finest, has room for all."""
-    depth, published = len(options.widths), options.edges != "sphere"
-    if not published and edges.round and columns % 2 ** (depth + 1):
+    depth, published = len(options.widths), options.edges not in WHOLE
+    # beyond a pole are columns half a turn on, on every level; without poles an odd last column stands by itself
+    if not published and not edges.open and columns % 2 ** (depth + 1):
         raise ValueError(
             f"Expected longitudes in a multiple of {2 ** (depth + 1)} for {depth} halvings, got {columns}; edges samudra2 "
             "takes others as published, with a seam"
@@ -253,7 +261,7 @@ def _expect_room(options, edges, rows, columns):
     for n, (count, dilation) in enumerate(zip(rows, (*options.dilations, options.dilations[-1]), strict=True)):
         # the outer blocks reach as far as those of the second level
         dilation = max(dilation, options.dilations[min(1, depth - 1)]) if n == 0 else dilation
-        across = columns // 2**n if edges.round or published else -(-columns // 2**n)
+        across = columns // 2**n if published else -(-columns // 2**n)
         most = across if published else min(count - edges.poles * (n == 0), across)
         if dilation > most or not count:
             raise ValueError(

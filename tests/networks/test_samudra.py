@@ -55,6 +55,25 @@ def test_first_published_doublings_leave_a_seam_and_later_ones_do_not():
         assert (net(x.roll(4, -1)) - net(x).roll(4, -1)).abs().max() > 1e-3
 
 
+def test_rows_of_a_channel_within_a_box_go_round():
+    """Turning by coarse cells commutes with the network; with more cells than can be halved, last and first are neighbours still."""
+    box = Grid.box(12, 24, (-42, 42, 0, 60))
+    shared.assert_turns(SMALL, box, 4, edges="round")
+    with pytest.raises(AssertionError):
+        shared.assert_turns(SMALL, box, 4)
+    config = SMALL | {"widths": (6,), "dilations": (1,), "norm": "none"}
+    net, open_net = (
+        build(config | edges, 3, 2, Grid.box(12, 15, (-42, 42, 0, 60))) for edges in ({"edges": "round"}, {})
+    )
+    open_net.load_state_dict(net.state_dict())
+    x = fields(1, 3, 12, 15)
+    moved = x.clone()
+    moved[..., 14] += 1
+    with torch.no_grad():
+        heard, unheard = ((n(moved) - n(x)).abs().amax((0, 1, 2)) for n in (net, open_net))
+    assert heard[0] > 1e-2 and unheard[0] == 0
+
+
 def test_a_cell_is_heard_across_the_pole_and_as_published_is_not():
     """On the finest level alone: what comes back from coarser ones is heard from everywhere."""
     x = fields(1, 3, 48, 96)
@@ -120,7 +139,8 @@ def test_output_starts_at_zero_where_asked():
             ),
             "multiple of 16 for 3 halvings, got 24",
         ),
-        ({"edges": "samudra"}, Grid.box(16, 24, (40, 66, -10, 26)), "edges sphere for a region"),
+        ({"edges": "samudra"}, Grid.box(16, 24, (40, 66, -10, 26)), "edges sphere or round for a region"),
+        ({"edges": "round"}, shared.GRID, "edges round for a region"),
     ],
 )
 def test_what_does_not_fit_is_refused(options, grid, message):
@@ -138,6 +158,7 @@ GRIDS = {
 }
 CASES = [(SMALL | {"noise": NOISE, "checkpointing": True}, "uneven", DOUBLE), (SMALL, "zone", DOUBLE)]
 CASES += [(SMALL | {"norm": "none"}, "poles", DOUBLE), (SMALL, "poles", DOUBLE), (SMALL, "box", DOUBLE)]
+CASES += [(SMALL | {"edges": "round"}, "box", DOUBLE)]
 CASES += [(SMALL | {"norm": "none"}, "uneven", SINGLE), (SMALL, "uneven", HALF)]
 CASES += [(SMALL | {"norm": norm}, "uneven", DOUBLE) for norm in ("instance", "whole")]
 
