@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 import torch
-from hypothesis import assume, given, reject, settings
+from hypothesis import assume, example, given, reject, settings
 from hypothesis import strategies as st
 from planets import GRIDS, LEVELS, VARIANCES, make_atmosphere, random_step
 
@@ -87,8 +87,21 @@ def close(found, expected, share):
     torch.testing.assert_close(found, expected, rtol=0, atol=share * float(expected.detach().abs().max()) + 1e-30)
 
 
+RAIN_FROM_NONE = dict(
+    kind="projection",
+    budgets=("water", "energy"),
+    water="precipitation",
+    kinetic=False,
+    anchor="initial",
+    unaccounted=Unaccounted(2.0, 1e-7, 1e-7),
+    relative=("specific_humidity",),
+    controls=("specific_humidity", "mean_total_precipitation_rate", "surface_pressure"),
+)
+
+
 @settings(max_examples=80, deadline=None)
 @given(choices, planets, st.integers(1, 3), st.booleans(), st.booleans(), st.sampled_from([0.1, 1.0]))
+@example(RAIN_FROM_NONE, ("gaussian", "hybrid", 3), 1, True, False, 0.1)
 def test_corrections_are_those_of_the_formulas(choice, planet, batch, dry, anchored, noise):
     scheme, *states = setting(choice, planet, batch, dry, noise)
     found = outcome(scheme, *states, anchored)
@@ -110,10 +123,14 @@ def test_corrections_are_those_of_the_formulas(choice, planet, batch, dry, ancho
     anchor = scheme.anchor(double[0]) if anchored else None
     with torch.no_grad():
         changed, exact = scheme(*states, anchor)[0], scheme(*double, anchor)[0]
+        with library.set_aside():
+            formulas = scheme(*states, anchor)[0]
     for name, value in exact.items():
-        # A change that takes nearly all of a field is rounded in units of what was there.
+        # A change that takes nearly all of a field is rounded in units of what was there. Rain where there was none is what
+        # the rounding of humidity leaves it (4.2e-6 of it in the example), in the formulas' float32 as in the kernels'.
         largest = max(float(value.abs().max()), float(states[1][name].abs().max()))
-        torch.testing.assert_close(changed[name], value.float(), rtol=0, atol=4e-6 * largest + 1e-30)
+        room = max(4e-6 * largest, 2 * float((formulas[name] - value).abs().max()))
+        torch.testing.assert_close(changed[name], value.float(), rtol=0, atol=room + 1e-30)
     for name, value in expected[1].items():
         assert found[1][name].shape == value.shape
         if "residual_after" in name and float(value.abs().max()) < 1e-7:  # both are rounding
