@@ -56,7 +56,7 @@ def test_first_published_doublings_leave_a_seam_and_later_ones_do_not():
 
 
 def test_rows_of_a_channel_within_a_box_go_round():
-    """Turning by coarse cells commutes with the network; with more cells than can be halved, last and first are neighbours still."""
+    """Turning by coarse cells commutes with the network; last and first are neighbours of an odd number of columns too."""
     box = Grid.box(12, 24, (-42, 42, 0, 60))
     shared.assert_turns(SMALL, box, 4, edges="round")
     with pytest.raises(AssertionError):
