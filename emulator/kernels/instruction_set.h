@@ -4,6 +4,7 @@
 #include "legendre_kernel.h"
 #include "gelu_kernel.h"
 #include "layers_kernel.h"
+#include "row_norm_kernel.h"
 #include "vectors_kernel.h"
 #include "columns_kernel.h"
 #include "correction_kernel.h"

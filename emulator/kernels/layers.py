@@ -12,6 +12,10 @@ _Moments = library.task(
 _Rearrange = library.task("rearrange", "maps cells cell", "out", "count batch channels")
 _Norm = library.task("norm", "x gradient scale mean rstd to g_scale g_shift sums factors", "summing", "cells columns")
 
+_RowNorm = library.task(
+    "row_norm", "x onto modulation gradient to moments sums", "", "batch rows width", double="epsilon"
+)
+
 
 def gelu_backward(gradient: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """Gradient of GELU at `x`, within 2e-7 of the one that the error function gives. Both contiguous."""
@@ -50,6 +54,28 @@ def norm_forward(x, scale, shift, eps: float) -> tuple[torch.Tensor, torch.Tenso
     sizes = {"cells": cells, "columns": columns, "channels": len(scale)}
     library.call("emulator_norm_forward", _Moments(*pointers, epsilon=eps, **sizes), scale, shift)
     return to, mean, rstd
+
+
+def row_norm_forward(x, modulation, onto, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Layer norm of `(batch, row, width)`, scaled, shifted and added to `onto`, and the moments of every row.
+
+    `modulation`: shift, then scale of every sample, `(batch, 2 width)`; all contiguous, widths in whole vectors.
+    """
+    batch, rows, width = x.shape
+    to, moments = library.empty(*x.shape), library.empty(batch, rows, 2)
+    pointers = (tensor.data_ptr() for tensor in (x, onto, modulation))
+    task = _RowNorm(*pointers, None, to.data_ptr(), moments.data_ptr(), None, batch, rows, width, eps)
+    library.call("emulator_row_norm", task, modulation)
+    return to, moments
+
+
+def row_norm_backward(gradient, x, modulation, moments) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gradients of `x` and of the modulation; sums are always in the same order."""
+    batch, rows, width = x.shape
+    g_x, sums = torch.empty_like(x), x.new_empty(batch, -(-rows // Layout.NORM_PORTION), 2 * width)
+    pointers = (tensor.data_ptr() for tensor in (modulation, gradient, g_x, moments, sums))
+    library.call("emulator_row_norm", _RowNorm(x.data_ptr(), None, *pointers, batch, rows, width))
+    return g_x, sums.sum(1)
 
 
 def maps_to_cells(maps: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:

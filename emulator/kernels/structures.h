@@ -86,6 +86,17 @@ struct moments { /* an instance norm */
     long next; /* the first portion that no thread has taken */
 };
 
+struct row_norm { /* a layer norm, scaled, shifted and added to something */
+    const float *x, *onto;    /* `(batch, row, width)` */
+    const float *modulation;  /* shift, then scale of every sample, `(batch, 2 * width)` */
+    const float *gradient;    /* of the result, NULL for the result itself */
+    float *to, *moments;      /* the result or the gradient of x; mean and 1 / standard deviation of every row */
+    float *sums;              /* `(batch, portion, 2 * width)`, gradients of the modulation */
+    long batch, rows, width;
+    double epsilon;           /* of the variance */
+    long next;                /* the first portion that no thread has taken */
+};
+
 struct spectral_norm { /* of coefficients of scalars and of vectors, all of a sample by the mean square over the sphere */
     const float *a, *b;      /* `(row, batch, scalars)`, `(row, batch, 2 * vectors)` */
     const float *shares;     /* of every row in the mean square */

@@ -14,6 +14,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from emulator.kernels.compiled import Layout
+from emulator.kernels.layers import row_norm_backward, row_norm_forward
+from emulator.kernels.library import takes
 from emulator.networks.attention import attention
 from emulator.networks.conditions import NoiseModulation
 from emulator.networks.dropout import DropPath
@@ -22,6 +25,8 @@ from emulator.networks.halos import Rows
 from emulator.networks.layers import MLP, Linear
 from emulator.networks.windows3d import Size, Windows
 from emulator.parallel.space import ALONE, Space
+
+EPS = 1e-5  # of the norms' variances, torch's default
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,15 +55,38 @@ class AdaptiveNorm(nn.Module):
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
-    def forward(self, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        """`(batch, token, width)` and `(batch, context)` -> `(batch, token, width)`."""
+    def forward(self, x: torch.Tensor, context: torch.Tensor, onto: torch.Tensor | None = None) -> torch.Tensor:
+        """`(batch, token, width)` and `(batch, context)` -> `(batch, token, width)`, added to `onto` where that is given."""
         modulation = self.modulation(F.silu(context))
+        if onto is not None and takes(x, modulation, onto, fits=not x.shape[-1] % Layout.LANES):
+            return _OntoNorm.apply(x, modulation, onto)
+        x = self._normal(x, modulation)
+        return x if onto is None else onto + x
+
+    @staticmethod
+    def _normal(x, modulation):
         if len(x) == 1:  # the norm and its gradients are fused with them
             shift, scale = modulation[0].to(x.dtype).chunk(2)
             return F.layer_norm(x, x.shape[-1:], scale, shift)
         x = F.layer_norm(x, x.shape[-1:])
         shift, scale = modulation[:, None].to(x.dtype).chunk(2, -1)
         return torch.addcmul(shift, x, scale)
+
+
+class _OntoNorm(torch.autograd.Function):
+    """Norm, scale, shift and sum in one pass each way."""
+
+    @staticmethod
+    def forward(ctx, x, modulation, onto):
+        x, modulation, onto = x.contiguous(), modulation.contiguous(), onto.contiguous()
+        y, moments = row_norm_forward(x, modulation, onto, EPS)
+        ctx.save_for_backward(x, modulation, moments)
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g):
+        return *row_norm_backward(g.contiguous(), *ctx.saved_tensors), g
 
 
 class Block(nn.Module):
@@ -74,8 +102,11 @@ class Block(nn.Module):
 
     def forward(self, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         """`(batch, token, width)` -> the same."""
-        x = x + self._dropped(self.norm(self._attended(x), context))
-        return x + self._dropped(self.mlp_norm(self.mlp(x), context))
+        if self.drop_path.active:
+            x = x + self._dropped(self.norm(self._attended(x), context))
+            return x + self._dropped(self.mlp_norm(self.mlp(x), context))
+        x = self.norm(self._attended(x), context, x)
+        return self.mlp_norm(self.mlp(x), context, x)
 
     def _attended(self, x):
         windows, barrier, batch = self.windows, self.windows.barrier, len(x)
@@ -85,7 +116,7 @@ class Block(nn.Module):
         return windows.join(self.out(read.view(*x.shape[:2], self.heads * width)))
 
     def _dropped(self, x):
-        return self.drop_path(x.transpose(0, 1)).transpose(0, 1) if self.drop_path.active else x
+        return self.drop_path(x.transpose(0, 1)).transpose(0, 1)
 
 
 class Stage(nn.Module):
