@@ -13,6 +13,7 @@ import torch
 from torch.testing import assert_close
 
 from emulator.kernels import compiled, library
+from emulator.kernels.layers import row_norm_backward, row_norm_forward
 from emulator.networks.attention import attention
 from emulator.networks.registry import build
 from emulator.networks.signature import Channel, Signature
@@ -138,6 +139,17 @@ def test_attention_and_its_gradients_are_the_same(name, window, request):
         assert type(y.grad_fn).__name__ == "_CompiledBackward"
         weighted = (y * torch.cos(torch.arange(y.numel())).view_as(y)).sum()
         return y.detach(), *torch.autograd.grad(weighted, [*tensors, *([bias] if learned else [])])
+
+    assert_same(request.getfixturevalue(name)(update), update())
+
+
+@pytest.mark.parametrize("name", ["portable", "narrow"])
+def test_norms_of_rows_and_their_gradients_are_the_same(name, request):
+    x, onto, modulation = torch.randn(2, 70, 32), torch.randn(2, 70, 32), torch.randn(2, 64)
+
+    def update():
+        y, moments = row_norm_forward(x, modulation, onto, 1e-5)
+        return y, moments, *row_norm_backward(onto, x, modulation, moments)
 
     assert_same(request.getfixturevalue(name)(update), update())
 
