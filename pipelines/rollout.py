@@ -20,8 +20,16 @@ from emulator.forecasting.forecaster import Forecaster
 from emulator.forecasting.models import Models
 from emulator.forecasting.nudging import NudgedBy, nudged_by
 from emulator.forecasting.oceans import make_sea
-from emulator.forecasting.options import DiffusionOptions, DrivingOptions, EnsembleOptions, ThinOptions, ocean_options
+from emulator.forecasting.options import (
+    DiffusionOptions,
+    DrivingOptions,
+    EnsembleOptions,
+    RestoringOptions,
+    ThinOptions,
+    ocean_options,
+)
 from emulator.forecasting.pressure import check_pressures
+from emulator.forecasting.restoring import RestoredTo, restored_to
 from emulator.forecasting.run import attributes_of, step_length
 from emulator.forecasting.schedule import Schedule, count_steps
 from emulator.forecasting.sea import Sea
@@ -97,10 +105,11 @@ def _rollout(config: RolloutConfig, part: tuple[int, int] | None, device: torch.
             "give its store as rollout.boundary.store"
         )
     boundary, nudged, told = boundary_of(config, models.stages(), dataset, Forecasts(inits, step, steps))
+    asked, restored = restoring_of(config, models.stages(), dataset, length)
 
     def made(steppers: Sequence[Stepper], output: Path, ensemble=None, offsets: Mapping = config.offsets) -> Forecaster:
         sea = sea_of(config, steppers[0].at(1), dataset, length, ensemble, output)
-        how = ensemble, length, config.climatology, sea, offsets
+        how = ensemble, length, config.climatology, sea, offsets, restored
         return Forecaster(steppers, dataset, config.batch_size, *how).driven_by(boundary, nudged)
 
     climates = {config.output: config.offsets}
@@ -108,21 +117,21 @@ def _rollout(config: RolloutConfig, part: tuple[int, int] | None, device: torch.
     for store, offsets in climates.items():
         forecaster = made(drawn.steppers, store, ensemble, offsets)
         schedule = Schedule.of(forecaster.forcing, inits, steps, thin.every_hours, thin.mean)
-        attributes = attributes_of(dataset, first, ensemble, length, offsets) | told
+        attributes = attributes_of(dataset, first, ensemble, length, offsets, asked) | told
         write(Output(store, attributes, drawn.weights(), thin, share), forecaster, inits, schedule, watched)
     if config.uncorrected_inits:
         uncorrected = Step.without_scheme(first)
         plain = made([uncorrected], config.uncorrected)
         count = min(config.uncorrected_inits, len(inits))
         some = [inits[i] for i in np.unique(np.linspace(0, len(inits) - 1, count).round().astype(int))]
-        attributes = attributes_of(dataset, uncorrected, None, length, config.offsets) | told
+        attributes = attributes_of(dataset, uncorrected, None, length, config.offsets, asked) | told
         output = Output(config.uncorrected, attributes, [weights[0][:1]], None, share)
         write(output, plain, some, Schedule.every(steps), watched)
     if config.long_run_days or config.long_run_lead:
         every = max(1, round(86400 / step.seconds))
         total = count_steps(step, config.long_run_days, config.long_run_lead)
         alone = made(models.steppers[:1], config.long_run)
-        attributes = attributes_of(dataset, first, None, length, config.offsets) | told
+        attributes = attributes_of(dataset, first, None, length, config.offsets, asked) | told
         output = Output(config.long_run, attributes, weights[:1], None, share)
         write(output, alone, inits[:1], Schedule.every(total, every), watched)
     if space.rank == 0:
@@ -158,6 +167,18 @@ def sea_of(
     if config.parallel.space > 1 and config.ocean.kind != "slab":
         raise ValueError(f"Expected rollout.parallel.space 1 with a network as the ocean, got {config.parallel.space}")
     return make_sea(ocean_options(config.ocean.model_dump()), model, dataset, length, ensemble, output)
+
+
+def restoring_of(
+    config: RolloutConfig, models: Sequence[Stepper], dataset: xr.Dataset, length: int
+) -> tuple[RestoringOptions | None, RestoredTo | None]:
+    """How surface fluxes answer, as it was asked for and made. Raises `ValueError` as `restored_to` does."""
+    if config.restoring is None:
+        return None, None
+    if config.parallel.space > 1:
+        raise ValueError(f"Expected rollout.parallel.space 1 with restoring, got {config.parallel.space}")
+    asked = RestoringOptions.of(config.restoring.model_dump())
+    return asked, restored_to(asked, models, dataset, length)
 
 
 def boundary_of(
@@ -243,6 +264,8 @@ def check(config: RolloutConfig, made: set[Path]) -> str:
     if config.ocean is not None:
         check_single_steps(models.steppers)
         sea_of(config, models.first, dataset, length).check(inits)
+    if config.restoring is not None:
+        restoring_of(config, [load_model(path, "cpu") for path in checkpoints_of(config)], dataset, length)
     if layout.border is not None or config.boundary is not None:
         forecasts = Forecasts(inits, TimeStep.of(dataset).times(length), steps)
         stages = [load_model(path, "cpu") for path in checkpoints_of(config)]

@@ -37,6 +37,7 @@ class StepInputs(NamedTuple):
       driving: of a limited area that is nudged the driving state over it at the end of the step, `(batch, channel, *space)`.
       outflow: of a limited area with closed budgets what leaves it by its sides, the mean over the step per unit of its area,
         outward positive, `(batch, budget)` float64 in the order of `Border.outflow`.
+      surface: of an ocean whose fluxes answer its surface the store's at the start of the step, `(batch, field, *space)`.
     """
 
     forcing: Tensor
@@ -48,6 +49,7 @@ class StepInputs(NamedTuple):
     boundary: Tensor | None = None
     driving: Tensor | None = None
     outflow: Tensor | None = None
+    surface: Tensor | None = None
 
     def to(self, device: torch.device) -> "StepInputs":
         """On a device, which is not waited for."""
@@ -67,7 +69,7 @@ class StepInputs(NamedTuple):
 
     def more(self) -> "dict[str, Tensor | float | StepInputs]":
         """What not every stepper takes, by the name under which it is called with it."""
-        names = ("length", "reference", "ocean", "boundary", "driving", "outflow")
+        names = ("length", "reference", "ocean", "boundary", "driving", "outflow", "surface")
         return {n: value for n in names if (value := getattr(self, n)) is not None}
 
 

@@ -21,12 +21,14 @@ from emulator.forecasting.leads import Lead, joined
 from emulator.forecasting.nudging import NudgedBy
 from emulator.forecasting.options import EnsembleOptions, check_sea
 from emulator.forecasting.position import Position
+from emulator.forecasting.restoring import RestoredTo
 from emulator.forecasting.schedule import Schedule
 from emulator.forecasting.sea import Sea
 from emulator.forecasting.together import together
 from emulator.model.coupled import SEA_TEMPERATURE, Coupled, check_single_steps
 from emulator.model.noise import forecast_key
 from emulator.model.nudging import Nudged
+from emulator.model.restoring import Restored
 from emulator.model.rollout import rollout
 from emulator.model.stepper import Carry, Stepper, newest
 from emulator.parallel.host_copies import HostCopies, to_device
@@ -52,6 +54,7 @@ class Forecaster:
       climatology: path of the store that a network which predicts departures from it needs; None: as it was trained.
       sea: an ocean that the models' forecasts are coupled with; initial states of members are made without it.
       offsets: added to the forcing, by variable.
+      restoring: what the surface fluxes of an ocean's forecasts answer.
 
     Where a field does not exist, it is missing (NaN) in what comes out. Raises `ValueError` as `together` does.
     """
@@ -66,8 +69,10 @@ class Forecaster:
         climatology: str | os.PathLike | None = None,
         sea: Sea | None = None,
         offsets: Mapping[str, float] | None = None,
+        restoring: RestoredTo | None = None,
     ):
         check_sea(sea, offsets or {})
+        self.restoring = restoring
         if sea is not None:
             check_single_steps(models)
         self.sea, self.boundary, self.nudged = sea, None, None
@@ -190,7 +195,11 @@ class Forecaster:
         begun = None if self.sea is None else self.sea.begin(times, self.members)
         if begun is not None:
             start.kept = [{n: part.index_select(0, i) for n, part in begun.state.items()} for i in index]
-        lead = Lead(newest(state, self.step.layout), diagnostic, beside=begun.beside if begun else {})
+        beside = begun.beside if begun else {}
+        if self.restoring is not None:  # a flux is the mean over the step that ends at a lead
+            unknown = state.new_full((len(state), *state.shape[-len(self.forcing.shape) :]), torch.nan)
+            beside = dict.fromkeys(self.restoring.fluxes, unknown)
+        lead = Lead(newest(state, self.step.layout), diagnostic, beside=beside)
         first = [] if schedule.mean else [Entry.begin(self._given(lead), self.copies)]
         other = [Entry.begin(begun.lead, self.copies)] if begun and begun.lead else []
         return start, first, other
@@ -253,6 +262,7 @@ class Forecaster:
         model = self.together[(int(row[0]) % self.members) % len(self.models)]
         state, anchor = to_device(start.states[batch], self.step.device), start.anchor(batch, self.step.device)
         model = model if self.nudged is None else Nudged(model, self.nudged.nudging)
+        model = model if self.restoring is None else Restored(model, self.restoring.restoring)
         if self.sea is not None:
             if isinstance(anchor, Carry) and anchor.anchor is None:
                 anchor = dataclasses.replace(anchor, anchor=model.anchor(state))
@@ -264,6 +274,8 @@ class Forecaster:
         given = self.forcing.inputs([self.forcing.later(time, number - 1) for time in times])
         if self.sea is not None:
             given = given._replace(ocean=self.sea.inputs(times, number))
+        if self.restoring is not None:
+            given = given._replace(surface=self.restoring.at([self.forcing.later(time, number - 1) for time in times]))
         if self.boundary is not None:
             begins, ends = ([self.forcing.later(time, n) for time in times] for n in (number - 1, number))
             left = self.boundary.left(times, begins, ends)

@@ -51,6 +51,14 @@ class DiffusionOptions(Options):
 
 
 @dataclasses.dataclass(frozen=True)
+class RestoringOptions(Options):
+    """Surface fluxes of an ocean that answer the surface of its forecast (`emulator.model.restoring`)."""
+
+    days: float = option(about="in which the flux that answers would take a departure off the uppermost layer", above=0)
+    fluxes: tuple[str, ...] | None = option(None, "which; None: those of heat and salt that the network is given")
+
+
+@dataclasses.dataclass(frozen=True)
 class ThinOptions(Options):
     """What of the forecasts is written."""
 

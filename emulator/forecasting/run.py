@@ -19,9 +19,11 @@ from emulator.forecasting.options import (
     DrivingOptions,
     EnsembleOptions,
     OceanOptions,
+    RestoringOptions,
     ThinOptions,
     ocean_options,
 )
+from emulator.forecasting.restoring import restored_to
 from emulator.forecasting.schedule import Schedule, count_steps
 from emulator.forecasting.writing import Output, compact_json, in_memory, write
 from emulator.kernels import freed_memory
@@ -51,6 +53,7 @@ def forecast(
     diffusion: DiffusionOptions | Mapping | None = None,
     offsets: Mapping[str, float] | None = None,
     boundary: DrivingOptions | Mapping | str | os.PathLike | None = None,
+    restoring: RestoringOptions | Mapping | None = None,
 ) -> xr.Dataset:
     """Forecasts `(init_time, lead_time, [member,] level, latitude, longitude)` of `days` days, or of a `lead`.
 
@@ -72,6 +75,7 @@ def forecast(
       offsets: by variable of the forcing, in its units, what is added to it everywhere and always.
       boundary: of a limited area the path of driving data, an analysis or forecasts, or `{"checkpoint": PATH, "store": PATH}`
         for a global emulator that runs beside, each with `nudging` or without; None: the analysis that it was trained with.
+      restoring: surface fluxes of an ocean that answer the surface of its forecast, such as `{"days": 30}`; None: prescribed.
 
     Over eight parameters, all but four by name alone, and by the name that each has in a configuration's `rollout`: a
     notebook is to find each where it looks for it.
@@ -93,13 +97,16 @@ def forecast(
     models = models.diffused(DiffusionOptions.of(diffusion) if isinstance(diffusion, Mapping) else diffusion, length)
     ocean = ocean_options(ocean) if isinstance(ocean, Mapping) else ocean
     sea = ocean and make_sea(ocean, models.first, dataset, length, ensemble, output)
-    forecaster = Forecaster(models.steppers, dataset, batch_size, ensemble, length, climatology, sea, offsets)
+    restoring = RestoringOptions.of(restoring) if isinstance(restoring, Mapping) else restoring
+    restored = restored_to(restoring, models.stages(), dataset, length)
+    how = ensemble, length, climatology, sea, offsets, restored
+    forecaster = Forecaster(models.steppers, dataset, batch_size, *how)
     times = times_of(dataset, init)
     if (days is None) == (lead is None):
         raise ValueError(f"Expected days or a lead, got {days} and {lead}")
     steps = count_steps(forecaster.forcing.step, days or 0.0, lead)
     schedule = Schedule.of(forecaster.forcing, times, steps, thin.every_hours, thin.mean)
-    attributes = attributes_of(dataset, models.first, ensemble, length, offsets)
+    attributes = attributes_of(dataset, models.first, ensemble, length, offsets, restoring)
     boundary = {"store": boundary} if isinstance(boundary, str | os.PathLike) else boundary
     driving = DrivingOptions.of(boundary) if isinstance(boundary, Mapping) else boundary
     forecasts = Forecasts(times, forecaster.forcing.step, steps)
@@ -148,10 +155,11 @@ def attributes_of(
     ensemble: EnsembleOptions | None = None,
     length: int = 1,
     offsets: Mapping[str, float] | None = None,
+    restoring: RestoringOptions | None = None,
 ) -> dict:
     """What a forecast store says of where it comes from; `length` of its steps, in steps of the analysis.
 
-    `offsets`: of the forcing, which the store tells too.
+    `offsets`: of the forcing, and `restoring`, which the store tells too.
     """
     kept = ("vertical_coordinate", "constants", "source", "history", "time_step_months", CLOSED)
     attributes = {name: dataset.attrs[name] for name in kept if name in dataset.attrs}
@@ -170,4 +178,5 @@ def attributes_of(
     for name, of in (("bounds", "bounded_by"), ("diffusion", "diffused_by")):
         attributes |= {name: told} if (told := getattr(model, of, "")) else {}
     attributes |= {"forcing_offsets": json.dumps(dict(offsets), sort_keys=True)} if offsets else {}
+    attributes |= {"restoring": compact_json(restoring)} if restoring else {}
     return attributes | ({"ensemble": compact_json(ensemble)} if ensemble else {})

@@ -12,6 +12,7 @@ from emulator.forecasting.options import (
     DrivingOptions,
     EnsembleOptions,
     PressureOptions,
+    RestoringOptions,
     ThinOptions,
     check_sea,
     driving_store,
@@ -29,13 +30,14 @@ TAKEN = ("persistence", "climatology", "truth")  # names that the scores use the
 # What a model of another package is not asked for.
 OWN_ALONE = (
     "cascade", "member_checkpoints", "ensemble", "beyond_store", "uncorrected_inits", "parallel", "step_hours", "climatology",
-    "ocean", "boundary", "bounds", "diffusion", "offsets", "scenarios",
+    "ocean", "boundary", "bounds", "diffusion", "offsets", "scenarios", "restoring",
 )  # fmt: skip
 DrivingConfig = model_of(DrivingOptions)
 DiffusionConfig = model_of(DiffusionOptions)
 EnsembleConfig = model_of(EnsembleOptions)
 ThinConfig = model_of(ThinOptions)
 PressureConfig = model_of(PressureOptions)
+RestoringConfig = model_of(RestoringOptions)
 OCEAN_MODELS = {kind: model_of(options, kind) for kind, options in OCEANS.items()}
 OceanConfig = Annotated[Any, OneOf(lambda: OCEAN_MODELS, "slab")]
 
@@ -132,6 +134,11 @@ class RolloutConfig(Model):
         json_schema_extra=NEW,
         description="added to the forcing everywhere and always, in its units, by variable",
     )
+    restoring: RestoringConfig | None = Field(
+        None,
+        json_schema_extra=NEW,
+        description="surface fluxes of an ocean answer the surface of its forecast (docs/rollout.md); None: prescribed",
+    )
     scenarios: dict[Annotated[str, Field(pattern=r"^\w[\w.+-]*$")], ClimateConfig] = Field(
         default_factory=dict,
         json_schema_extra=NEW,
@@ -176,6 +183,8 @@ class RolloutConfig(Model):
         stores |= set(self.pressure_stores.values())
         if taken := [name for name, store in self.scenario_stores.items() if store in stores]:
             raise ValueError(f"Expected scenarios named otherwise than the rollout's other stores, got {taken[0]!r}")
+        if self.ocean is not None and self.restoring is not None:
+            raise ValueError("Expected either ocean, whose fluxes the atmosphere gives, or restoring, got both")
         for offsets in (self.offsets, *(one.offsets for one in self.scenarios.values())):
             check_sea(self.ocean, offsets)
         for given, instead in (("lead_days", "lead"), ("every_hours", "every"), ("long_run_days", "long_run_lead")):

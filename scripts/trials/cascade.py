@@ -1,6 +1,6 @@
 """A cascade of two networks, as FuXi's: the second starts from the first and learns from its stored forecasts.
 
-    python scripts/trials/cascade.py RUN OUTPUT [--from-days 5] [--single 100] [--rolled 100]
+    python scripts/trials/cascade.py RUN OUTPUT [--from-days 5] [--until-days 6] [--windows 100x4,100x8,60x20]
 
 RUN: a finished quickstart. Writes its network's forecasts of the training period (every 84 hours, each day of the leads that
 the second is for), trains the second on them, and prints the root-mean-square error of both after 1 to 10 days from initial
@@ -32,10 +32,11 @@ def main() -> None:
     parser.add_argument("--end", default="2002-03-02", help="of the training's period")
     parser.add_argument("--unseen", default="2002-03-12", help="first initial time of the verification")
     parser.add_argument("--from-days", type=float, default=5.0)
-    parser.add_argument("--single", type=int, default=100, help="updates of one step")
-    parser.add_argument("--rolled", type=int, default=100, help="updates of four steps")
-    parser.add_argument("--rate", type=float, default=0.0085)
+    parser.add_argument("--until-days", type=float, default=6.0, help="last lead of stored forecasts that windows start at")
+    parser.add_argument("--windows", default="100x4,100x8,60x20", help="of each phase the updates and the steps of a window")
+    parser.add_argument("--rate", type=float, default=0.0085, help="learning rate")
     options = parser.parse_args()
+    options.phases = [tuple(map(int, phase.split("x"))) for phase in options.windows.split(",")]
     store, short = options.run / "analysis.zarr", options.run / "train" / "checkpoint"
     stored = options.output / "stored.zarr"
     first = em.load_model(short)
@@ -58,10 +59,10 @@ def trained(options: argparse.Namespace, store: Path, short: Path, stored: Path)
         options.output / "train",
         **{name: config[name] for name in KEPT},
         start={"checkpoint": str(short), "statistics": "old"},
-        forecasts={"store": str(stored), "lead_days": [options.from_days, DAYS]},
+        forecasts={"store": str(stored), "lead_days": [options.from_days, options.until_days]},
         period={"end": options.end},
         optimizer={"lr": options.rate, "weight_decay": 0.1, "warmup_steps": 40},
-        phases=[{"updates": options.single}, {"updates": options.rolled, "rollout_steps": 4, "lr_scale": 0.5}],
+        phases=[{"updates": updates, "rollout_steps": steps} for updates, steps in options.phases],
     )
 
 
