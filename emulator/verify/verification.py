@@ -39,6 +39,7 @@ PROVENANCE = (
     "prescribed",
     "forcing_offsets",
     "forcing_beyond_training",
+    "restoring",
     "fingerprint",
     "training_period",
     "title",

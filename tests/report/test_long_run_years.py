@@ -27,6 +27,7 @@ GRID, YEARS = Grid.gaussian(6), 7
 TIME = np.datetime64("1990-01-01", "ns") + np.arange(0, 365 * YEARS + 2, 10) * np.timedelta64(1, "D")
 GIVEN = {
     "forcing_offsets": json.dumps({"sea_surface_temperature": 2.0}),
+    "restoring": json.dumps({"days": 30.0}),
     "forcing_beyond_training": json.dumps(
         {"sea_surface_temperature": {"trained": [271.4, 302], "given": [273.4, 304]}}
     ),
@@ -165,8 +166,9 @@ def test_what_is_asked_of_a_climate_is_drawn_for_every_run_with_a_response(warmi
 
 
 def test_forcing_that_was_changed_or_is_new_is_among_the_caveats(view):
-    changed, beyond = forcing_caveats(view)
+    changed, answered, beyond = forcing_caveats(view)
     assert changed == "Sea surface temperature was given to warm changed by 2 K everywhere."
+    assert answered.startswith("The surface fluxes of warm answer its surface") and "in 30 days" in answered
     assert (
         "warm was given sea surface temperature of 273.4 K to 304 K, beyond its training's 271.4 K to 302 K" in beyond
     )
