@@ -17,8 +17,8 @@ def forcing_caveats(view: View) -> list[str]:
         if "restoring" in about:
             days = json.loads(about["restoring"])["days"]
             sentences.append(
-                f"The surface fluxes of {name} answer its surface: what that departs by from the store's changes them, as if to "
-                f"take it off the uppermost layer in {days:g} days. So the store's surface is known to it."
+                f"The surface fluxes of {name} answer its surface: what that departs by from the store's changes them, as if "
+                f"to take it off the uppermost layer in {days:g} days. So the store's surface is known to it."
             )
         for variable, found in json.loads(about.get("forcing_beyond_training", "{}")).items():
             trained, given = (" to ".join(_in_units(view, variable, v) for v in found[n]) for n in ("trained", "given"))

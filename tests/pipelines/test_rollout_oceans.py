@@ -9,12 +9,14 @@ import pytest
 import xarray as xr
 import yaml
 from small_planet import small_planet
+from small_sea import HEAT, small_sea
 from small_store import NETWORK, write_store
 
 import emulator as em
 from emulator.report.panels.caveats import caveats
 from emulator.report.panels.conservation import budget_table, conservation
 from emulator.report.view import View
+from emulator.verify.audit import audit
 from pipelines.cli import main
 from pipelines.config import RolloutConfig
 from pipelines.load import load_stage
@@ -26,7 +28,7 @@ CO2 = "carbon_dioxide_mole_fraction"
 
 def test_a_configuration_says_which_ocean_and_one_without_is_written_as_before():
     plain = RolloutConfig(**PLACES)
-    assert not {"ocean", "bounds"} & set(json.loads(plain.model_dump_json()))
+    assert not {"ocean", "bounds", "restoring"} & set(json.loads(plain.model_dump_json()))
     slab = RolloutConfig(**PLACES, ocean={"depth": 50})
     assert slab.ocean.kind == "slab" and slab.ocean.convergence is None
     again = RolloutConfig(**json.loads(slab.model_dump_json()))
@@ -36,6 +38,38 @@ def test_a_configuration_says_which_ocean_and_one_without_is_written_as_before()
     for wrong in ({"kind": "puddle"}, {"kind": "slab", "deep": 3}, {"kind": "emulator", "store": "o.zarr"}):
         with pytest.raises(pydantic.ValidationError):
             RolloutConfig(**PLACES, ocean=wrong)
+    with pytest.raises(pydantic.ValidationError, match="either ocean, .* or restoring, got both"):
+        RolloutConfig(**PLACES, ocean={"depth": 50}, restoring={"days": 30})
+
+
+def test_fluxes_that_answer_the_surface_of_a_sea(tmp_path, capfd):
+    """Forecasts, the uncorrected ones and a long run beyond the store, whose fluxes are their own."""
+    store = write_store(tmp_path, small_sea())
+    em.statistics(store, tmp_path / "s.nc")
+    network = {"kind": "samudra", "widths": [4], "dilations": [1], "norm": "none"}
+    scheme = {"kind": "projection", "budgets": ["ocean_heat", "ocean_salt"]}
+    options = {"network": network, "conservation": scheme, "phases": [{"updates": 2, "batch_size": 2}]}
+    em.train(store, tmp_path / "s.nc", tmp_path / "train", **options)
+    run = {
+        "store": str(store),
+        "checkpoint": str(tmp_path / "train" / "checkpoint"),
+        "output": str(tmp_path / "f.zarr"),
+    }
+    run |= {"every_hours": 480, "lead_days": 20, "uncorrected_inits": 1, "long_run_days": 300, "beyond_store": True}
+    run |= {"restoring": {"days": 30}}
+    (tmp_path / "rollout.yaml").write_text(yaml.safe_dump(run))
+    assert main(["rollout", str(tmp_path / "rollout.yaml"), "--check"]) == 0
+    assert main(["rollout", str(tmp_path / "rollout.yaml")]) == 0
+    for name in ("f.zarr", "uncorrected.zarr", "long_run.zarr"):
+        found = xr.open_zarr(tmp_path / name, consolidated=False)
+        assert json.loads(found.attrs["restoring"])["days"] == 30 and HEAT in found
+    short = em.open_forecast(tmp_path / "f.zarr")
+    book = audit(short, xr.open_zarr(store, consolidated=False))
+    np.testing.assert_allclose(book["budget_relative"].values[..., 1:], 0, rtol=0, atol=2e-7)
+    (tmp_path / "rollout.yaml").write_text(yaml.safe_dump(run | {"restoring": {"days": 3}}))
+    capfd.readouterr()
+    assert main(["rollout", str(tmp_path / "rollout.yaml"), "--check"]) != 0
+    assert "above the length of a step, 5 days, got 3" in capfd.readouterr().err
 
 
 @pytest.mark.slow
