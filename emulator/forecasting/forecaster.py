@@ -71,7 +71,7 @@ class Forecaster:
         offsets: Mapping[str, float] | None = None,
         restoring: RestoredTo | None = None,
     ):
-        check_sea(sea, offsets or {})
+        check_sea(sea, offsets or {}, restoring)
         self.restoring = restoring
         if sea is not None:
             check_single_steps(models)

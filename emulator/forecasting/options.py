@@ -144,10 +144,14 @@ def ocean_options(given: Mapping) -> OceanOptions:
     return OCEANS[kind].of({name: value for name, value in given.items() if name != "kind"})
 
 
-def check_sea(ocean: object | None, offsets: Mapping[str, float]) -> None:
-    """Raises `ValueError` for an offset of the sea's temperature beside an ocean."""
+def check_sea(ocean: object | None, offsets: Mapping[str, float], restoring: object | None = None) -> None:
+    """Raises `ValueError` for an offset of the sea's temperature, or fluxes that answer a surface, beside an ocean."""
     if ocean is not None and SEA_TEMPERATURE in offsets:
         raise ValueError(f"Expected no offset of {SEA_TEMPERATURE} with an ocean, which steps it itself")
+    if ocean is not None and restoring is not None:
+        raise ValueError(
+            "Expected either an ocean beside the atmosphere or restoring of an ocean's own fluxes, got both"
+        )
 
 
 def ocean_store(output: Path) -> Path:

@@ -183,10 +183,8 @@ class RolloutConfig(Model):
         stores |= set(self.pressure_stores.values())
         if taken := [name for name, store in self.scenario_stores.items() if store in stores]:
             raise ValueError(f"Expected scenarios named otherwise than the rollout's other stores, got {taken[0]!r}")
-        if self.ocean is not None and self.restoring is not None:
-            raise ValueError("Expected either ocean, whose fluxes the atmosphere gives, or restoring, got both")
         for offsets in (self.offsets, *(one.offsets for one in self.scenarios.values())):
-            check_sea(self.ocean, offsets)
+            check_sea(self.ocean, offsets, self.restoring)
         for given, instead in (("lead_days", "lead"), ("every_hours", "every"), ("long_run_days", "long_run_lead")):
             value, other = getattr(self, given), getattr(self, instead)
             if other is not None and value != type(self).model_fields[given].default:
