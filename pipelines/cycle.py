@@ -14,6 +14,7 @@ from emulator.assimilation.kinds.registry import build
 from emulator.assimilation.observations import Observations
 from emulator.forecasting.run import times_of
 from emulator.kernels import freed_memory
+from emulator.kernels.denormals import flushed
 from emulator.model.checkpoint import describe
 from emulator.model.saved_model import check_match, digest_of
 from emulator.planet.calendar import TimeStep, select_period
@@ -37,6 +38,7 @@ from pipelines.progress import progress
 PLACES = {"output", "batch_size"}  # what no result depends on
 
 
+@flushed()
 def cycle(config: CycleConfig) -> None:
     """Writes the analyses of all windows into `output`; a killed cycle goes on after its last whole window.
 

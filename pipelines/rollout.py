@@ -36,6 +36,7 @@ from emulator.forecasting.sea import Sea
 from emulator.forecasting.together import together
 from emulator.forecasting.writing import Output, silent, write
 from emulator.kernels import freed_memory
+from emulator.kernels.denormals import flushed
 from emulator.model.assemble import make_network, network_of
 from emulator.model.checkpoint import describe
 from emulator.model.coupled import check_single_steps
@@ -57,6 +58,7 @@ from pipelines.progress import progress
 from pipelines.starts import starts_of
 
 
+@flushed()
 def rollout(config: RolloutConfig, part: tuple[int, int] | None = None) -> None:
     """Write the forecasts, those of the uncorrected network, and the long run, as far as the configuration asks.
 

@@ -23,6 +23,7 @@ from emulator.downscaling.pairs import PairBatch, Pairs
 from emulator.downscaling.plan import Plan
 from emulator.files.one_writer import one_writer
 from emulator.kernels import freed_memory
+from emulator.kernels.denormals import flushed
 from emulator.losses.scaled import ScaledError, channel_weights
 from emulator.model import checkpoint
 from emulator.model.assemble import static_features
@@ -99,6 +100,7 @@ class DownscalingTraining:
         self.processes = hooks.processes or processes_of(os.environ)
         self.device = device_of(self.processes)
 
+    @flushed()
     def run(self) -> None:
         """Train and write `output/checkpoint`; the first of several processes writes.
 

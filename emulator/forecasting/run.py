@@ -27,6 +27,7 @@ from emulator.forecasting.restoring import restored_to
 from emulator.forecasting.schedule import Schedule, count_steps
 from emulator.forecasting.writing import Output, compact_json, in_memory, write
 from emulator.kernels import freed_memory
+from emulator.kernels.denormals import flushed
 from emulator.model.saved_model import load_model, with_gaps, with_step
 from emulator.model.stepper import Stepper
 from emulator.planet.grid import CLOSED
@@ -35,6 +36,7 @@ from emulator.store.forecast import open_forecast
 from emulator.store.schema import time_step_seconds
 
 
+@flushed()
 def forecast(
     model: Stepper | Sequence[Stepper] | str | os.PathLike,
     analysis: xr.Dataset | str | os.PathLike,

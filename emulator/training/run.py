@@ -18,6 +18,7 @@ from emulator.data.samples import Samples
 from emulator.files.one_writer import one_writer
 from emulator.generative.windows import windowed
 from emulator.kernels import freed_memory
+from emulator.kernels.denormals import flushed
 from emulator.losses.build import Weighted
 from emulator.model import checkpoint, saved_model
 from emulator.model.assemble import (
@@ -111,6 +112,7 @@ class Training:
         self.processes = hooks.processes or processes_of(os.environ)
         self.device, self.space = device_of(self.processes), ALONE
 
+    @flushed()
     def run(self) -> None:
         """Train and write `output/checkpoint`; the first of several processes writes.
 

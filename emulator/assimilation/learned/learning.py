@@ -34,6 +34,7 @@ from emulator.assimilation.simulate import simulated
 from emulator.files.interruption import Interrupted
 from emulator.files.one_writer import one_writer
 from emulator.kernels import freed_memory
+from emulator.kernels.denormals import flushed
 from emulator.model import checkpoint
 from emulator.model.saved_model import check_match, digest_of, load_model
 from emulator.options import as_before
@@ -105,6 +106,7 @@ class Learning:
                 "settings or data: only with more updates can it go on"
             )
 
+    @flushed()
     def run(self, report: Callable[[dict], None] = lambda row: None, asked: Callable[[], bool] = lambda: False) -> None:
         """Trains, or goes on with a training that was stopped, and writes `output/checkpoint`.
 
