@@ -32,8 +32,12 @@ def main() -> None:
     parser.add_argument("--end", default="2002-03-02", help="of the training's period")
     parser.add_argument("--unseen", default="2002-03-12", help="first initial time of the verification")
     parser.add_argument("--from-days", type=float, default=5.0)
-    parser.add_argument("--until-days", type=float, default=6.0, help="last lead of stored forecasts that windows start at")
-    parser.add_argument("--windows", default="100x4,100x8,60x20", help="of each phase the updates and the steps of a window")
+    parser.add_argument(
+        "--until-days", type=float, default=6.0, help="last lead of stored forecasts that windows start at"
+    )
+    parser.add_argument(
+        "--windows", default="100x4,100x8,60x20", help="of each phase the updates and the steps of a window"
+    )
     parser.add_argument("--rate", type=float, default=0.0085, help="learning rate")
     options = parser.parse_args()
     options.phases = [tuple(map(int, phase.split("x"))) for phase in options.windows.split(",")]
