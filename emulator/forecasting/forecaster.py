@@ -1,6 +1,7 @@
 """Forecasts from a group of initial times: states in, blocks of named fields out, resumable at every block."""
 
 import dataclasses
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -25,6 +26,7 @@ from emulator.forecasting.restoring import RestoredTo
 from emulator.forecasting.schedule import Schedule
 from emulator.forecasting.sea import Sea
 from emulator.forecasting.together import together
+from emulator.model.bounds import outside
 from emulator.model.coupled import SEA_TEMPERATURE, Coupled, check_single_steps
 from emulator.model.noise import forecast_key
 from emulator.model.nudging import Nudged
@@ -38,6 +40,9 @@ from emulator.planet.grid import Grid
 from emulator.store.schema import grid_of
 
 BLOCK_BYTES = 1 << 27
+MOVED = 0.02  # of a variable's values beyond the envelope at initial times, from which on that is told
+
+log = logging.getLogger(__name__)
 
 
 class Forecaster:
@@ -94,6 +99,7 @@ class Forecaster:
         self._finite = Finite(len(self.forcing.grid.shape), ensemble is not None)
         self.give_rows(None)
         self.copies = HostCopies(self.step.device)
+        self._told: set[str] = set()  # variables whose initial states lie beyond the envelope
         self._records: set[str] = set()  # names that the conservation scheme records, once a step has been taken
         self._initial = InitialStates(self.step, self.forcing.dataset, self.forcing, batch_size, ensemble)
 
@@ -190,6 +196,7 @@ class Forecaster:
     def _start(self, times, rows, schedule: Schedule) -> tuple[Position, list[Entry], list[Entry]]:
         """Where forecasts begin, and what is written of it: of the models' states, and of another network's."""
         state, diagnostic = self._initial(times)
+        self._tell_outside(newest(state, self.step.layout))
         index = [self._index(row) for row in rows]
         start = Position(0, [state.index_select(0, i) for i in index], [None] * len(rows))
         begun = None if self.sea is None else self.sea.begin(times, self.members)
@@ -203,6 +210,18 @@ class Forecaster:
         first = [] if schedule.mean else [Entry.begin(self._given(lead), self.copies)]
         other = [Entry.begin(begun.lead, self.copies)] if begun and begun.lead else []
         return start, first, other
+
+    def _tell_outside(self, state: Tensor) -> None:
+        """Logs of which variables a part of the initial states lies where the first step does not leave it, once each."""
+        for name, share in outside(self.step, state).items() if self.space.size == 1 else ():
+            if share > MOVED and name not in self._told:
+                self._told.add(name)
+                log.warning(
+                    "%.0f %% of the values of %s at the initial times lie beyond the envelope of the training data, into "
+                    "which the first step puts them; rollout.bounds: inputs leaves states free",
+                    100 * share,
+                    name,
+                )
 
     def _block(self, entries: list[Entry], ocean: list[Entry], times: int) -> Block:
         members = self.members if self.ensemble else None

@@ -52,6 +52,21 @@ def released(step, kind: str):
     return free
 
 
+def outside(step, state: Tensor) -> dict[str, float]:
+    """The share of the values of each variable that lie beyond what bounds the states of a `Step`; none where nothing does.
+
+    `state`: `(batch, channel, *space)`. Where a field does not exist nothing counts.
+    """
+    lower, upper = (getattr(step, name, None) for name in ("lower", "upper"))
+    if lower is None or not (lower.isfinite().any() or upper.isfinite().any()):
+        return {}
+    beyond, exists = (state < lower) | (state > upper), getattr(step, "exists", None)
+    counted = torch.ones_like(beyond) if exists is None else (exists > 0).expand_as(beyond)
+    parts = step.layout.prognostic.slices.items()
+    shares = {n: float((beyond & counted)[:, part].sum() / counted[:, part].sum().clamp(min=1)) for n, part in parts}
+    return {name: share for name, share in shares.items() if share}
+
+
 class Envelope(NamedTuple):
     """What the training data's states are, cell by cell; 0 where a cell never has a value.
 

@@ -11,7 +11,9 @@ from small_training import buffers_of
 from emulator.data.channels import Layout
 from emulator.data.forcing import StepInputs
 from emulator.data.samples import Samples
-from emulator.model.bounds import KINDS, released
+from emulator.forecasting.forecaster import Forecaster
+from emulator.forecasting.schedule import Schedule
+from emulator.model.bounds import KINDS, outside, released
 from emulator.model.rollout import rollout
 from emulator.model.saved_model import tensors_digest
 from emulator.model.step import Step
@@ -64,6 +66,25 @@ def test_a_departure_that_a_network_amplifies_grows_by_steps_alone_once_it_has_l
     assert (change <= 0.2 * largest * 1.001 + 1e-3).all()
     assert ((seen[-1] > step.upper) | (seen[-1] < step.lower)).float().mean() > 0.9  # the states themselves are free
     assert (free[-1] - mean).abs().max() > 1000 * (seen[-1] - mean).abs().max()
+
+
+def test_initial_states_that_the_first_step_would_move_are_counted_and_told(step, samples, planet, caplog):
+    batch = samples.batch([4], 1).state[:, 0]
+    assert outside(step, batch) == {}
+    moved, where = batch.clone(), samples.layout.prognostic.slices["temperature"]
+    quarter = batch.shape[-1] // 4
+    moved[:, where, :, :quarter] += 300
+    np.testing.assert_allclose(outside(step, moved)["temperature"], quarter / batch.shape[-1], rtol=0, atol=1e-6)
+    assert list(outside(step, moved)) == ["temperature"] and outside(released(step, "inputs"), moved) == {}
+    warm = planet.assign_attrs(time_step_seconds=21600.0).copy(deep=True)
+    warm["temperature"] = warm["temperature"] + 300.0
+    times = list(warm["time"].values[[2, 3]])
+    for given, said in ((step, True), (released(step, "inputs"), False)):
+        caplog.clear()
+        for _ in Forecaster([given], warm).blocks(times, Schedule.every(1)):
+            pass
+        told = [r.getMessage() for r in caplog.records if "beyond the envelope" in r.getMessage()]
+        assert len(told) == said and all(text.startswith("100 % of the values of temperature at") for text in told)
 
 
 def test_a_network_is_shown_the_edge_and_within_it_the_state(step, samples):
