@@ -86,7 +86,9 @@ class Start:
     def statistics(self, constants: StepBuffers, layout: Layout, grid: Grid) -> StepBuffers:
         """A step's constants, with the checkpoint's statistics of the channels that it has where those are to stay.
 
-        Its bounds are those of the new data in any case; so is the mean that it relaxes to on another grid.
+        Its bounds then have room for the checkpoint's states and the new data's, since the network has learnt from both: a
+        few times of a season would leave it less than it knows. On another grid they are those of the new data alone, as is
+        the mean that it relaxes to.
         """
         if self.options.statistics == "new":
             return constants
@@ -104,6 +106,10 @@ class Start:
                 more[key] = _taken(before, now, states).float().view_as(getattr(constants, key))
         if grid.same_as(self.grid):
             more["resting"] = _taken(self.tensors["resting"], constants.resting, states)
+            for name, wider in (("lower", torch.minimum), ("upper", torch.maximum)):
+                now = getattr(constants, name)
+                before = _taken(self.tensors[name], now, states)
+                more[name] = torch.where(before.isfinite() & now.isfinite(), wider(before, now), now)
         state, forcing, diagnostic = normal
         return dataclasses.replace(constants, state=state, forcing=forcing, diagnostic=diagnostic, **more)
 

@@ -366,6 +366,27 @@ def test_other_statistics_rescale_the_layers_so_that_the_step_stays(stored, tmp_
             torch.testing.assert_close(a / size, b / size, rtol=0, atol=2e-4 if found == "new" else 0)
 
 
+def test_bounds_have_room_for_what_the_checkpoint_knew_and_for_the_new_data(stored, tmp_path):
+    """Warmer data of a smaller range: with its statistics the checkpoint's envelope stays part of the new one."""
+    folder = tmp_path / "warm"
+    folder.mkdir()
+    warm = small_planet(**SIZE)
+    mean = warm["temperature"].mean("time")
+    changed = (mean + 10 + 0.1 * (warm["temperature"] - mean)).transpose(*warm["temperature"].dims)
+    warm["temperature"] = changed.assign_attrs(warm["temperature"].attrs)
+    paths = *store_of(folder, warm), stored[2]
+    old = em.load_model(stored[2] / "sfno" / "checkpoint", "cpu")
+    steps = {how: begun(training(paths, tmp_path / how, start(stored, statistics=how))).step for how in ("old", "new")}
+    at = old.layout.prognostic.slices["temperature"]
+    for name, wider, sign in (("lower", torch.minimum, -1), ("upper", torch.maximum, 1)):
+        before, fresh, both = (getattr(step, name)[at] for step in (old, steps["new"], steps["old"]))
+        assert torch.equal(both, wider(before, fresh))
+        assert (sign * (both - fresh) >= 0).all()
+    assert (steps["old"].lower[at] < steps["new"].lower[at]).all()
+    free = begun(training(paths, tmp_path / "free", start(stored, statistics="old"), bounds="none")).step
+    assert torch.isinf(free.upper[at]).all()
+
+
 @pytest.mark.slow
 def test_another_grid_is_taken_over_where_the_kind_allows_it(stored, tmp_path):
     finer = tmp_path / "finer"
