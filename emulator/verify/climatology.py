@@ -1,8 +1,8 @@
 """Climatology of the truth: what anomalies are taken from, and the forecast that knows only the date.
 
 By hour and day of year with a triangular window (WeatherBench 2's shape, whose two end days weigh zero) when the record
-covers the year; the window widens when years are few. A record shorter than a year cannot give an annual cycle: then the
-climatology is the mean by hour, and says so.
+covers the year, in steps of up to half a window; the window widens when years are few. A record shorter than a year cannot
+give an annual cycle: then the climatology is the mean by hour, and says so.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ DAYS = 366
 COVERED = 0.98  # share of the days of the year that a daily climatology must find in its record
 FULL_WINDOW = 61  # days, WeatherBench 2
 SHORTEST_DAYS = 30
+LONGEST_STEP = 30.0  # days: the window of a day between two times of the record holds one of them, with some weight
 BLOCK_BYTES = 2**25  # 2**27 was no faster and took 0.5 GB more
 KEEP_BYTES = 2**28
 SLOT_DAYS = 10  # quantiles are the same for so many days
@@ -86,12 +87,19 @@ def recipe(time: xr.DataArray, positions: np.ndarray, months: int = 0) -> Recipe
     years = (float(in_seconds(span)) + step) / (365.25 * 86400)
     if months and len(np.unique(day)) * months >= 12:
         return Recipe("monthly", 0, years, positions, hour, day)
-    if len(np.unique(day)) < COVERED * 365:
+    if _days_covered(day, step / 86400) < COVERED * 365:
         return Recipe("mean", 0, years, positions, hour, day)
     # Sampling error falls with years x window, smoothing of the annual cycle grows with the window: 121 days keep 91 % of
     # its amplitude, 91 days 95 %, 61 days 98 %.
     window = 121 if years < 2 else 91 if years < 4 else FULL_WINDOW
     return Recipe("daily", window, years, positions, hour, day)
+
+
+def _days_covered(day: np.ndarray, step: float) -> int:
+    """Days of the year that a record of some days of the year, a step of so many days apart, has a time for."""
+    near = int(step // 2) if step <= LONGEST_STEP else 0
+    have = (np.unique(day)[:, None] + np.arange(-near, near + 1) - 1) % DAYS
+    return len(np.unique(have))
 
 
 def triangular_weights(window: int) -> np.ndarray:

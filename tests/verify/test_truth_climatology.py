@@ -65,6 +65,28 @@ def test_window_narrows_as_years_grow_and_the_annual_cycle_is_kept(days, window)
     np.testing.assert_allclose(found, damped, atol=0.03)
 
 
+@pytest.mark.parametrize(("days", "step"), [(5 * 365, 120), (10 * 365, 240), (4 * 366, 36)])
+def test_steps_longer_than_a_day_have_an_annual_cycle_on_every_day(days, step):
+    """Five-daily means of an ocean fall on other days of every year; 61 days keep 98 % of the amplitude, 91 days 95 %."""
+    time = axis("2001-01-01", days, step)
+    cycle = np.cos(2 * np.pi * hour_and_leap_day(time)[1] / 366)
+    plan, climate = climatology(time, np.repeat(cycle[:, None, None], 2, axis=2))
+    assert plan.kind == "daily" and plan.window == 61
+    day = np.arange(1, 367)
+    found = climate.at(np.zeros(366), day)[:, 0, 0]
+    np.testing.assert_allclose(found, 0.98 * np.cos(2 * np.pi * day / 366), rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    "time",
+    [axis("2001-01-01", 250, 120), axis("2001-01-01", 3650, 40 * 24)]
+    + [xr.concat([axis("2001-01-01", 180, 120), axis("2002-01-04", 180, 120)], "time")],
+    ids=["part of a year", "a window holds no two of them", "the same half of two years"],
+)
+def test_times_that_do_not_cover_the_year_have_none(time):
+    assert recipe(time, np.arange(len(time))).kind == "mean"
+
+
 def test_leap_day_is_one_day_among_its_neighbours():
     time = axis("2001-01-01", 4 * 365 + 1, 24)
     values = np.where(hour_and_leap_day(time)[1] == 60, 100.0, 0.0)[:, None, None] * np.ones((1, 1, 2))
