@@ -60,6 +60,7 @@ class ForeignForecaster:
     """
 
     space, ensemble, members, group_size, batch_size, rows, copies, sea = ALONE, None, 1, 1, 1, None, None, None
+    restoring = None
 
     def __init__(self, model: ForeignModel, source: AnalysisSource):
         self.model, self._source, analysis = model, source, source.dataset

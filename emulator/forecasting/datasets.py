@@ -59,7 +59,10 @@ def dataset_of(
     inside = cells_in(forecaster.forcing.grid, thin.region)
     if inside is not None and rows is not None:
         inside = np.broadcast_to(inside.any(axis=0), (len(rows), inside.shape[1]))
-    return thinned(dataset, thin.variables, thin.levels, inside)
+    kept = thin.variables
+    if kept is not None and forecaster.restoring is not None:  # else the audit would take the store's
+        kept = (*kept, *(name for name in forecaster.restoring.fluxes if name not in kept))
+    return thinned(dataset, kept, thin.levels, inside)
 
 
 def _over(forecaster: Forecaster, name: str) -> dict[str, str]:

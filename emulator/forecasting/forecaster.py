@@ -212,8 +212,12 @@ class Forecaster:
         return start, first, other
 
     def _tell_outside(self, state: Tensor) -> None:
-        """Logs of which variables a part of the initial states lies where the first step does not leave it, once each."""
-        for name, share in outside(self.step, state).items() if self.space.size == 1 else ():
+        """Logs of which variables a part of the initial states lies where the first step does not leave it, once each.
+
+        Not of states on another device, which would have to be waited for, nor of those that several processes share.
+        """
+        here = state.is_cpu and self.space.size == 1
+        for name, share in outside(self.step, state).items() if here else ():
             if share > MOVED and name not in self._told:
                 self._told.add(name)
                 log.warning(

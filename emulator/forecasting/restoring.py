@@ -53,7 +53,7 @@ def restored_to(
     known = {flux: q for q in quantities().values() if q.medium == "sea" for flux in q.fluxes if len(q.fluxes) == 1}
     layout, device = models[0].layout, models[0].device
     found = [flux for flux in known if flux in layout.forcing.names and known[flux].state[0] in layout.prognostic.names]
-    wanted = list(options.fluxes or found)
+    wanted = list(dict.fromkeys(found if options.fluxes is None else options.fluxes))
     if not wanted or (absent := [flux for flux in wanted if flux not in found]):
         raise ValueError(
             "Expected rollout.restoring of fluxes that are forcing of a network which predicts what they bring, "

@@ -100,6 +100,8 @@ def forecast(
     ocean = ocean_options(ocean) if isinstance(ocean, Mapping) else ocean
     sea = ocean and make_sea(ocean, models.first, dataset, length, ensemble, output)
     restoring = RestoringOptions.of(restoring) if isinstance(restoring, Mapping) else restoring
+    if not isinstance(restoring, RestoringOptions | None):
+        raise ValueError(f"Expected restoring as options such as {{'days': 30}}, got {restoring!r}")
     restored = restored_to(restoring, models.stages(), dataset, length)
     how = ensemble, length, climatology, sea, offsets, restored
     forecaster = Forecaster(models.steppers, dataset, batch_size, *how)

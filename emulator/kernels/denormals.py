@@ -24,4 +24,4 @@ def flushed() -> Iterator[None]:
 
 def flushes() -> bool:
     """Whether this thread takes such numbers for zero."""
-    return not bool((torch.tensor([1e-30]) * 1e-10).any())
+    return not bool((torch.tensor([1e-30], dtype=torch.float32, device="cpu") * 1e-10).any())

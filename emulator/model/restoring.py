@@ -61,13 +61,13 @@ class Restoring:
 
         Args:
           state: at the start of the step, `(batch, channel, *space)`. forcing: of the step, `(batch, channel, *space)`.
-          surface: the store's at the start of the step, `(batch, answer, *space)`.
+          surface: the store's at the start of the step, `(batch, answer, *space)`; where it is missing nothing answers.
         """
         forcing, fluxes = forcing.clone(), {}
         for answer, wanted in zip(self.answers, surface.unbind(1), strict=True):
             content = [self._content(answer, field) for field in (wanted, state[:, answer.at])]
             added = answer.rate * (content[0] - content[1])
-            forcing[:, answer.given] += torch.where(self.wet, added, 0.0).to(forcing.dtype)
+            forcing[:, answer.given] += torch.where(self.wet & wanted.isfinite(), added, 0.0).to(forcing.dtype)
             fluxes[answer.flux] = torch.where(self.wet, forcing[:, answer.given], torch.nan)
         return forcing, fluxes
 

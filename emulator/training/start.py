@@ -76,6 +76,7 @@ class Start:
         self.grid = saved_model.grid_from_json(self.saved["grid"])
         self.rows: list[Row] = []
         self._config, self._predicts = options.network, options.predict
+        self._joined = options.bounds == self.saved["config"].get("bounds", "envelope") == "envelope"
         check_kind(options, self.saved)
 
     @classmethod
@@ -86,9 +87,9 @@ class Start:
     def statistics(self, constants: StepBuffers, layout: Layout, grid: Grid) -> StepBuffers:
         """A step's constants, with the checkpoint's statistics of the channels that it has where those are to stay.
 
-        Its bounds then have room for the checkpoint's states and the new data's, since the network has learnt from both: a
-        few times of a season would leave it less than it knows. On another grid they are those of the new data alone, as is
-        the mean that it relaxes to.
+        An envelope then has room for the checkpoint's, where that has one, and the new data's, since the network has learnt
+        from both: a few times of a season would leave it less than it knows. Other bounds are those of the new data, and on
+        another grid all, as is the mean that it relaxes to.
         """
         if self.options.statistics == "new":
             return constants
@@ -106,7 +107,7 @@ class Start:
                 more[key] = _taken(before, now, states).float().view_as(getattr(constants, key))
         if grid.same_as(self.grid):
             more["resting"] = _taken(self.tensors["resting"], constants.resting, states)
-            for name, wider in (("lower", torch.minimum), ("upper", torch.maximum)):
+            for name, wider in (("lower", torch.minimum), ("upper", torch.maximum)) if self._joined else ():
                 now = getattr(constants, name)
                 before = _taken(self.tensors[name], now, states)
                 more[name] = torch.where(before.isfinite() & now.isfinite(), wider(before, now), now)

@@ -97,6 +97,9 @@ def test_a_stopped_forecast_ends_with_the_same_bits_and_the_store_says_what_answ
     again = em.forecast(checkpoint, store, times, batch_size=1, **how)
     for name in (THETAO, SO, HEAT):
         np.testing.assert_array_equal(whole[name].values, again[name].values)
+    thin = em.forecast(checkpoint, store, times, thin={"variables": [THETAO]}, **how)
+    np.testing.assert_array_equal(thin[HEAT].values, whole[HEAT].values)  # which the audit of heat needs
+    assert SO not in thin
     assert SALT not in whole and whole.attrs["prescribed"].split(", ") == [SALT]
     assert "30" in whole.attrs["restoring"]
 
@@ -106,7 +109,9 @@ def test_a_stopped_forecast_ends_with_the_same_bits_and_the_store_says_what_answ
     [
         ({"days": 4}, "days above the length of a step, 5 days, got 4"),
         ({"days": 30, "fluxes": ["mean_evaporation_rate"]}, f"{HEAT}, {SALT}, got mean_evaporation_rate"),
+        ({"days": 30, "fluxes": []}, "got none"),
         ({"days": 0}, "above 0"),
+        (30, "restoring as options such as {'days': 30}, got 30"),
     ],
 )
 def test_what_cannot_answer_is_refused(trained, restoring, message):

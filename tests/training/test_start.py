@@ -385,6 +385,11 @@ def test_bounds_have_room_for_what_the_checkpoint_knew_and_for_the_new_data(stor
     assert (steps["old"].lower[at] < steps["new"].lower[at]).all()
     free = begun(training(paths, tmp_path / "free", start(stored, statistics="old"), bounds="none")).step
     assert torch.isinf(free.upper[at]).all()
+    limits = [
+        begun(training(paths, tmp_path / f"{how} limits", start(stored, statistics=how), bounds="physical")).step
+        for how in ("old", "new")
+    ]
+    assert torch.equal(limits[0].lower, limits[1].lower) and torch.equal(limits[0].upper, limits[1].upper)
 
 
 @pytest.mark.slow
