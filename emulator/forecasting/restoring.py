@@ -85,14 +85,10 @@ def restored_to(
     rate = constants.sea_water_density * thickness / (86400 * options.days)
     exists = domain_of(dataset, fields[0])
     wet = np.ones(grid_of(dataset).shape, bool) if exists is None else exists if exists.ndim == 2 else exists[upper]
-    given, states = _firsts(layout.given), layout.prognostic.slices
+    given, states = layout.given.slices, layout.prognostic.slices
     answers = tuple(
-        Answer(known[flux], states[field].start + upper, given[flux], rate)
+        Answer(known[flux], states[field].start + upper, given[flux].start, rate)
         for flux, field in zip(wanted, fields, strict=True)
     )
     wet = to_device(torch.from_numpy(wet.copy()), device)
     return RestoredTo(Restoring(answers, constants, wet), forcing)
-
-
-def _firsts(channels: Channels) -> dict[str, int]:
-    return {name: where.start for name, where in channels.slices.items()}

@@ -172,9 +172,8 @@ def _begun(
     path, space, leads = Path(output.path), forecaster.space, schedule.leads(forecaster.forcing.step)
     template = _template(forecaster, times, schedule, leads, output.thin)
     # the checkpoint's digest in the fingerprint says already what is prescribed
-    stepped = (
-        (SEA_TEMPERATURE,) if forecaster.sea else () if forecaster.restoring is None else forecaster.restoring.fluxes
-    )
+    stepped = [SEA_TEMPERATURE] if forecaster.sea else []
+    stepped += [] if forecaster.restoring is None else forecaster.restoring.fluxes
     given = [name for name in forecaster.forcing.channels.names if name not in stepped]
     attributes = {**output.attributes, "prescribed": ", ".join(given), "fingerprint": fingerprint}
     making = path, template, times, leads, attributes

@@ -10,9 +10,9 @@ import torch
 def flushed() -> Iterator[None]:
     """Have float32 below 1.2e-38 count as zero meanwhile, where the processor can; with it or as a decorator.
 
-    The gradient of GELU is such a number from 13 below zero on. In a network without norms that were a few activations in a
-    thousand, and an update took six times as long. Threads that begin meanwhile keep the setting, and those of torch that
-    ran before do not have it: their numbers differ by what counts as zero.
+    The gradient of GELU is such a number from 13 below zero on. An update of a network without norms took six times as long
+    without this. Threads that begin meanwhile keep the setting, and those of torch that ran before do not have it: their
+    numbers differ by what counts as zero.
     """
     before = flushes()
     torch.set_flush_denormal(True)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from emulator.model.stepper import Stepper, StepResult
+from emulator.model.stepper import Stepper, StepResult, Wrapped
 from emulator.planet.frame import part_of
 from emulator.planet.grid import Grid
 from emulator.planet.plane_waves import waves_of
@@ -71,7 +71,7 @@ def share_of(hours: float, seconds: float) -> float:
     return -math.expm1(-seconds / 3600 / hours) if hours else 1.0
 
 
-class Nudged:
+class Nudged(Wrapped):
     """A stepper whose states are nudged at the end of each step, and kept within its bounds after that.
 
     Args:
@@ -79,14 +79,8 @@ class Nudged:
     """
 
     def __init__(self, stepper: Stepper, nudging: Nudging):
-        self.stepper, self.nudging = stepper, nudging
-        self.layout, self.noise, self.device = stepper.layout, stepper.noise, stepper.device
-
-    def at(self, number: int) -> "Nudged":
-        return Nudged(self.stepper.at(number), self.nudging)
-
-    def anchor(self, state: Tensor):
-        return self.stepper.anchor(state)
+        super().__init__(stepper)
+        self.nudging = nudging
 
     def __call__(
         self,

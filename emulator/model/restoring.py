@@ -11,12 +11,11 @@ surface F is the true flux. Network, conservation scheme and audit all have F.
 """
 
 import dataclasses
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from emulator.model.stepper import Stepper, StepResult, newest
+from emulator.model.stepper import Stepper, StepResult, Wrapped, newest
 from emulator.planet.constants import Constants
 from emulator.planet.quantities.registry import Quantity
 
@@ -72,22 +71,15 @@ class Restoring:
         return forcing, fluxes
 
     def _content(self, answer: Answer, field: Tensor) -> Tensor:
-        fields: Mapping[str, Tensor] = {answer.field: field.double()}
-        return answer.quantity.content(fields, self.constants)
+        return answer.quantity.content({answer.field: field.double()}, self.constants)
 
 
-class Restored:
+class Restored(Wrapped):
     """A stepper whose surface fluxes answer its surface; its results have them as `beside`."""
 
     def __init__(self, stepper: Stepper, restoring: Restoring):
-        self.stepper, self.restoring = stepper, restoring
-        self.layout, self.noise, self.device = stepper.layout, stepper.noise, stepper.device
-
-    def at(self, number: int) -> "Restored":
-        return Restored(self.stepper.at(number), self.restoring)
-
-    def anchor(self, state: Tensor):
-        return self.stepper.anchor(state)
+        super().__init__(stepper)
+        self.restoring = restoring
 
     def __call__(
         self,

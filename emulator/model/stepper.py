@@ -1,9 +1,10 @@
 """What steps a state forward in time: the protocol that one network, a cascade of them and models of other code fulfil."""
 
+import copy
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -100,6 +101,27 @@ class Stepper(Protocol):
         What else `StepInputs.more` holds, such as the length of a step where there are several, comes by name.
         """
         ...
+
+
+class Wrapped:
+    """A stepper around another one, whose layout, noise, device and anchors it has.
+
+    Args:
+      stepper: that makes the steps.
+    """
+
+    def __init__(self, stepper: Stepper):
+        self.stepper = stepper
+        self.layout, self.noise, self.device = stepper.layout, stepper.noise, stepper.device
+
+    def at(self, number: int) -> Self:
+        """The same around what makes step `number`."""
+        found = copy.copy(self)
+        Wrapped.__init__(found, self.stepper.at(number))
+        return found
+
+    def anchor(self, state: Tensor) -> Anchor | None:
+        return self.stepper.anchor(state)
 
 
 class Cascade:
